@@ -1,0 +1,48 @@
+# Every target does its own set-up: `make demo` and `make test` work in a fresh clone.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+MM_ROOT ?= .mm
+RECIPE ?= configs/recipes/stamps_tiny_cpu.yaml
+export MM_ROOT
+export DO_NOT_TRACK = 1
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export MLFLOW_DISABLE_TELEMETRY = true
+export RAY_USAGE_STATS_ENABLED = 0
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help install demo test lint format docs lock clean
+
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed  ## Make .venv with exactly the locked packages
+
+$(VENV)/installed: requirements.lock pyproject.toml infra/install.sh
+	@infra/install.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: install  ## Real corpus to registered model; again: does nothing and says why
+	@BIN=$(BIN) RECIPE=$(RECIPE) infra/demo.sh
+
+test: install  ## Run every test
+	@$(BIN)/python -m pytest
+
+lint: install  ## Check style, types, layers and docs
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python docs/check.py
+
+format: install  ## Rewrite the code in the project's format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: install  ## Check that links and examples in the documents hold
+	@$(BIN)/python docs/check.py
+
+lock:  ## Resolve requirements.lock anew from pyproject.toml
+	@infra/lock.sh "$(PYTHON)"
+
+clean:  ## Remove what was built; corpora, datasets and models in MM_ROOT stay
+	@rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

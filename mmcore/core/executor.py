@@ -1,0 +1,47 @@
+"""The seam between what is done and where: one protocol, two implementations in `executors`."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from mmcore.sample import Json
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class Executor(Protocol):
+    """Runs functions elsewhere. It never decides what a result is, only where it is made."""
+
+    @property
+    def name(self) -> str:
+        """`local` or `ray`."""
+        ...
+
+    def map(
+        self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
+    ) -> Iterator[tuple[int, ResultT]]:
+        """Yield (index, result) as results arrive, with a bounded number under way.
+
+        An exception in a worker is raised here, once, with its traceback. A worker that dies is
+        replaced and its item tried again a bounded number of times.
+        """
+        ...
+
+    def gang(
+        self,
+        function: Callable[[Mapping[str, Any]], Json],
+        config: Mapping[str, Any],
+        *,
+        num_ranks: int,
+        on_report: Callable[[Mapping[str, Json]], None],
+    ) -> None:
+        """Run `function(config)` on `num_ranks` processes that can reach each other.
+
+        RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are set as torch expects them.
+        Results are files; the dictionaries that rank 0 hands to `config["report"]` arrive here.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of every process and connection."""
+        ...

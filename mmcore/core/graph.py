@@ -1,0 +1,240 @@
+"""The steps of a recipe and how they hang together; what would run, and why, before it does."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmcore import storage
+from mmcore.core.manifest import load_manifest
+from mmcore.core.source import (
+    SCAN_STEP,
+    Source,
+    SourceState,
+    describe_change,
+    load_scan,
+    look,
+    scan_identity,
+)
+from mmcore.core.step import Artifact, Step, fingerprint_of
+from mmcore.errors import ConfigError
+from mmcore.sample import Json, sha256_hex
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The steps of one recipe, in an order in which they can run."""
+
+    name: str
+    """The dataset's name; artifacts of its steps lie below `steps/<name>`."""
+    source: Source
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        known = {SCAN_STEP}
+        for step in self.steps:
+            missing = set(step.inputs) - known
+            if missing:
+                raise ConfigError(
+                    f"step {step.name!r} reads {sorted(missing)}, which no earlier step makes. "
+                    f"Earlier steps: {sorted(known)}."
+                )
+            if step.name in known:
+                raise ConfigError(f"two steps are named {step.name!r}; rename one of them.")
+            known.add(step.name)
+
+    def step(self, name: str) -> Step:
+        """Return a step by its name."""
+        return next(step for step in self.steps if step.name == name)
+
+    def upstream(self, name: str) -> list[str]:
+        """Return every step that a step depends on, directly or not, in graph order."""
+        wanted: set[str] = set()
+        pending = [name]
+        while pending:
+            current = pending.pop()
+            if current == SCAN_STEP:
+                continue
+            for parent in self.step(current).inputs:
+                if parent not in wanted:
+                    wanted.add(parent)
+                    pending.append(parent)
+        return [step for step in (SCAN_STEP, *(s.name for s in self.steps)) if step in wanted]
+
+    def directory(self, root: str, name: str) -> str:
+        """Return the directory that holds every version of a step's artifact."""
+        if name == SCAN_STEP:
+            return storage.join(root, "steps", self.name, SCAN_STEP)
+        return storage.join(root, self.step(name).directory or f"steps/{self.name}/{name}")
+
+    def artifact_url(self, root: str, name: str, fingerprint: str) -> str:
+        """Return where the artifact with a fingerprint lies."""
+        return storage.join(self.directory(root, name), fingerprint[:16])
+
+    def source_memory(self, root: str) -> str:
+        """Return where it is remembered what the files of the source hash to."""
+        return storage.join(root, "state", f"source-{sha256_hex(self.source.url.encode())[:12]}")
+
+    def identities(self, scan_fingerprint: str) -> dict[str, tuple[str, dict[str, Json]]]:
+        """Return (fingerprint, its parts) of every step, in order."""
+        fingerprints = {SCAN_STEP: scan_fingerprint}
+        found = {}
+        for step in self.steps:
+            identity = step.identity(fingerprints)
+            fingerprints[step.name] = fingerprint_of(identity)
+            found[step.name] = (fingerprints[step.name], identity)
+        return found
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """What a run would do about one step."""
+
+    name: str
+    will_run: bool
+    reason: str
+    fingerprint: str | None
+    """None while the source has not been hashed."""
+    url: str | None
+    estimated_seconds: float | None
+    """From the last time it ran here; None when it never did."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    steps: tuple[PlannedStep, ...]
+    source: SourceState
+
+    @property
+    def to_run(self) -> list[PlannedStep]:
+        """The steps that would run."""
+        return [step for step in self.steps if step.will_run]
+
+    @property
+    def estimated_seconds(self) -> float:
+        """The sum of what is known."""
+        return sum(step.estimated_seconds or 0.0 for step in self.to_run)
+
+
+def make_plan(graph: Graph, root: str, targets: Sequence[str] = ()) -> Plan:
+    """Compare the graph with what is committed; list the source, read no data.
+
+    With targets, only they and what they depend on are planned.
+    """
+    memory = load_memory(graph, root)
+    state = look(graph.source, graph.source_memory(root))
+    scan = _known_scan(graph, root, state)
+    wanted = {*targets, *(up for target in targets for up in graph.upstream(target))}
+    steps = [step for step in graph.steps if not targets or step.name in wanted]
+    if scan is None:
+        why = describe_change(state, graph.source_memory(root))
+        planned = [PlannedStep(SCAN_STEP, True, why, None, None, _seconds(memory, SCAN_STEP))]
+        planned += [
+            PlannedStep(
+                step.name, True, "its input may change", None, None, _seconds(memory, step.name)
+            )
+            for step in steps
+        ]
+        return Plan(tuple(planned), state)
+    done = PlannedStep(
+        SCAN_STEP, False, "no file changed", scan.manifest.fingerprint, scan.url, None
+    )
+    identities = graph.identities(scan.manifest.fingerprint)
+    return Plan((done, *_plan_steps(graph, root, steps, identities, memory)), state)
+
+
+def _plan_steps(
+    graph: Graph,
+    root: str,
+    steps: Sequence[Step],
+    identities: Mapping[str, tuple[str, dict[str, Json]]],
+    memory: Mapping[str, Any],
+) -> Iterator[PlannedStep]:
+    for step in steps:
+        fingerprint, identity = identities[step.name]
+        url = graph.artifact_url(root, step.name, fingerprint)
+        if load_manifest(url) is not None:
+            yield PlannedStep(
+                step.name,
+                False,
+                "inputs, configuration and code are unchanged",
+                fingerprint,
+                url,
+                None,
+            )
+        else:
+            why = _why(identity, memory.get(step.name))
+            yield PlannedStep(step.name, True, why, fingerprint, url, _seconds(memory, step.name))
+
+
+def _known_scan(graph: Graph, root: str, state: SourceState) -> Artifact | None:
+    if state.content is None:
+        return None
+    return load_scan(graph.directory(root, SCAN_STEP), state.content)
+
+
+def _why(identity: Mapping[str, Json], before: Mapping[str, Any] | None) -> str:
+    """Say which parts of a step's identity differ from the last time."""
+    if before is None:
+        return "never ran here"
+    old, new = dict(_flatten(before["identity"])), dict(_flatten(identity))
+    inputs = [name for name in new if name.startswith("inputs.") and new[name] != old.get(name)]
+    changed = sorted(
+        name
+        for name in old.keys() | new.keys()
+        if old.get(name) != new.get(name) and not name.startswith("inputs.")
+    )
+    said = [f"{name.removeprefix('work.')}: {old.get(name)} -> {new.get(name)}" for name in changed]
+    if len(said) > 3:
+        said = [*said[:3], f"and {len(said) - 3} more"]
+    if inputs:
+        said.append(f"input changed: {', '.join(name.removeprefix('inputs.') for name in inputs)}")
+    return "; ".join(said) or "its artifact is gone or was never finished"
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flatten(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            yield from _flatten(inner, f"{path}[{i}]")
+    else:
+        yield path, value
+
+
+def load_memory(graph: Graph, root: str) -> dict[str, Any]:
+    """Return what is remembered of each step: its last identity and what it cost."""
+    data = storage.read_if_exists(_memory_url(graph, root))
+    memory: dict[str, Any] = {} if data is None else json.loads(data)
+    return memory
+
+
+def remember(
+    graph: Graph, root: str, name: str, *, identity: Mapping[str, Json], seconds: float
+) -> None:
+    """Remember a step that ran. A cache for plans: losing it loses no result."""
+    memory = load_memory(graph, root)
+    memory[name] = {"identity": identity, "seconds": round(seconds, 3)}
+    storage.write(_memory_url(graph, root), json.dumps(memory, sort_keys=True, indent=1).encode())
+
+
+def _memory_url(graph: Graph, root: str) -> str:
+    return storage.join(root, "state", f"steps-{graph.name}.json")
+
+
+def _seconds(memory: Mapping[str, Any], name: str) -> float | None:
+    return memory[name]["seconds"] if name in memory else None
+
+
+__all__ = [
+    "Graph",
+    "Plan",
+    "PlannedStep",
+    "load_memory",
+    "make_plan",
+    "remember",
+    "scan_identity",
+]

@@ -1,0 +1,96 @@
+"""The seam between shards and whoever learns from them: training and evaluation know only this."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mmcore.core.step import Inputs
+from mmcore.sample import Json
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of samples as arrays. A modality that a sample lacks is zeros under a False mask."""
+
+    keys: Sequence[str]
+    arrays: Mapping[str, np.ndarray[Any, Any]]
+    """B samples:
+    image uint8 [B, H, W, 3]; has_image bool [B];
+    text_ids int64 [B, L] padded with 0; text_mask bool [B, L]; has_text bool [B];
+    audio_mel float32 [B, T, M], log-mel of 16 kHz mono; audio_mask bool [B, T]; has_audio bool [B];
+    label int64 [B], an index into `labels`.
+    """
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What is known of a sample without reading its bytes."""
+
+    key: str
+    split: str
+    shard: str
+    index: int
+    """Position in the shard."""
+    extensions: tuple[str, ...]
+    meta: Mapping[str, Json]
+
+
+class OpenLoader(Protocol):
+    """A dataset that is ready to be read. Everything it yields is a function of its arguments."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The names of the classes, sorted."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids the tokenizer has."""
+        ...
+
+    def samples(self, split: str) -> Sequence[SampleInfo]:
+        """Return what is known of every sample of a split, in the order of the shards."""
+        ...
+
+    def parts(self, key: str) -> Mapping[str, bytes]:
+        """Return the bytes of one sample by extension."""
+        ...
+
+    def num_steps(self, split: str, *, global_batch_size: int) -> int:
+        """Return the steps of one epoch: the same on every rank; the incomplete batch is left out."""
+        ...
+
+    def epoch(
+        self,
+        split: str,
+        *,
+        seed: int,
+        epoch: int,
+        global_batch_size: int,
+        rank: int,
+        num_ranks: int,
+        first_step: int = 0,
+    ) -> Iterator[Batch]:
+        """Yield this rank's slice of each global batch, shuffled and augmented.
+
+        The global order depends on seed and epoch alone, augmentation on seed, epoch and key.
+        """
+        ...
+
+    def in_order(self, split: str, *, batch_size: int) -> Iterator[Batch]:
+        """Yield every sample once, in the order of the shards, unaugmented, the last batch short."""
+        ...
+
+
+class Loader(Protocol):
+    """How a dataset is turned into batches: sizes, augmentation, the tokenizer's length limit."""
+
+    def identity(self) -> Mapping[str, Json]:
+        """Return what decides the batches, besides the dataset."""
+        ...
+
+    def open(self, inputs: Inputs) -> OpenLoader:
+        """Open the dataset (step `shard`) and tokenizer (step `tokenizer`) among the inputs."""
+        ...

@@ -1,0 +1,65 @@
+"""Every error that this library raises on purpose.
+
+MmError
+ +-- ConfigError        the recipe or the command line is wrong          (exit 2)
+ +-- StorageError       a disk or an object store did not do its part    (exit 1)
+ +-- IntegrityError     bytes are not what a manifest says they are      (exit 1)
+ +-- AccountingError    samples were lost or doubled between two steps   (exit 1)
+ +-- StepError          a step could not be finished                     (exit 1)
+ +-- GateRefused        a gate said no                                   (exit 3)
+ +-- MissingExtra       an optional library is needed and is not here    (exit 1)
+
+SampleError stands apart: it is bad data, which becomes a value (`Quarantined`), never a failure.
+
+A message says what is wrong, what was found, and what to do.
+"""
+
+
+class MmError(Exception):
+    """The base of every error meant for the user."""
+
+    exit_code = 1
+
+
+class ConfigError(MmError):
+    """The recipe or the command line is wrong."""
+
+    exit_code = 2
+
+
+class StorageError(MmError):
+    """A disk or an object store failed; no sample is dropped because of it."""
+
+
+class IntegrityError(MmError):
+    """Bytes differ from what a manifest says: length, SHA-256 or count."""
+
+
+class AccountingError(MmError):
+    """in = kept + dropped + quarantined does not hold."""
+
+
+class StepError(MmError):
+    """A step could not be finished."""
+
+
+class GateRefused(MmError):
+    """A gate refused a model or a dataset."""
+
+    exit_code = 3
+
+
+class MissingExtra(MmError):
+    """An optional library is needed and is not installed."""
+
+
+class SampleError(Exception):
+    """One sample is broken: it is quarantined under `reason`, a short snake_case word.
+
+    >>> raise SampleError("image_undecodable", "not a PNG: starts with b'<svg'")
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,130 @@
+"""A training example: a key, parts by extension, metadata, scores; and what may become of it.
+
+A part is bytes in memory, or a reference to bytes that lie in the raw corpus or in the artifact
+of an earlier step. References name their base (`source`, or a step), never a path of this machine,
+so that the same data has the same description under any root.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+MODALITIES: Mapping[str, frozenset[str]] = {
+    "image": frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "svg"}),
+    "text": frozenset({"txt"}),
+    "audio": frozenset({"wav", "flac", "ogg", "mp3", "opus", "m4a"}),
+    "video": frozenset({"mp4", "mov", "avi", "mkv", "webm"}),
+}
+
+
+def modality_of(extension: str) -> str | None:
+    """Return the modality of a part by the last piece of its extension, or None.
+
+    >>> modality_of("speech.ogg")
+    'audio'
+    """
+    last = extension.rsplit(".", 1)[-1].lower()
+    return next((name for name, known in MODALITIES.items() if last in known), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PartRef:
+    """Where the bytes of a part lie, and what they must hash to."""
+
+    base: str
+    """`source`, or the name of the step whose artifact holds the file."""
+    path: str
+    """Relative to the base."""
+    offset: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The bytes of one modality of a sample: in memory, or where they lie, or both."""
+
+    ref: PartRef | None = None
+    """None for a part that a stage has just made."""
+    data: bytes | None = None
+    """None until the runner has loaded it; see `Stage.reads`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training example. Stages return changed copies; they never change one in place."""
+
+    key: str
+    """Unique in the dataset, ASCII, without dots: the stem of its members in a shard."""
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """By extension: `png`, `txt`, `ogg`, or with a word before it: `effect.ogg`."""
+    meta: Mapping[str, Json] = field(default_factory=dict)
+    """Source, licence, label, language, split ...: what is known besides the bytes."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What stages measured, kept so that thresholds can move without measuring again."""
+    scratch: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    """What the stages of one step share, by (extension, what), for example a decoded picture.
+    Never stored."""
+
+    def extension(self, modality: str) -> str | None:
+        """Return the extension of the first part (in sorted order) of a modality, or None."""
+        return next((ext for ext in sorted(self.parts) if modality_of(ext) == modality), None)
+
+    def data(self, extension: str) -> bytes:
+        """Return the bytes of a part that the runner has loaded or a stage has made."""
+        data = self.parts[extension].data
+        assert data is not None, f"{self.key}.{extension} was not loaded: name it in Stage.reads"
+        return data
+
+    def with_part(self, extension: str, data: bytes) -> "Sample":
+        """Return a copy with a new or replaced part."""
+        scratch = {at: value for at, value in self.scratch.items() if at[0] != extension}
+        parts = {**self.parts, extension: Part(data=data)}
+        return replace(self, parts=parts, scratch=scratch)
+
+    def without_part(self, extension: str) -> "Sample":
+        """Return a copy without a part."""
+        parts = {ext: part for ext, part in self.parts.items() if ext != extension}
+        scratch = {at: value for at, value in self.scratch.items() if at[0] != extension}
+        return replace(self, parts=parts, scratch=scratch)
+
+    def with_meta(self, **meta: Json) -> "Sample":
+        """Return a copy with more metadata."""
+        return replace(self, meta={**self.meta, **meta})
+
+    def with_scores(self, **scores: float) -> "Sample":
+        """Return a copy with more scores."""
+        return replace(self, scores={**self.scores, **scores})
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A sound sample that a rule does not want."""
+
+    sample: Sample
+    reason: str
+    """Short, snake_case, stable: it is counted and shown. `image_too_small`."""
+    detail: str = ""
+    """For a person: the value found and the limit. `24 px < 32 px`."""
+    twin: str = ""
+    """The key of the sample that outlived this one, where the rule is about duplicates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A broken sample, kept aside with its reason."""
+
+    sample: Sample
+    reason: str
+    detail: str = ""
+
+
+Outcome = Sample | Dropped | Quarantined
+
+
+def sha256_hex(data: bytes | memoryview) -> str:
+    """Return the SHA-256 of bytes in hex."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,105 @@
+"""A tiny recipe of steps over text files, for tests of the contract."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmcore.core.graph import Graph
+from mmcore.core.runner import Run
+from mmcore.core.source import Source
+from mmcore.core.stage import CorpusRule, Stage, Worker
+from mmcore.core.step import Step
+from mmcore.core.work import CorpusWork, MapWork
+from mmcore.errors import SampleError
+from mmcore.executors.local import LocalExecutor
+from mmcore.ingest.folder import FolderLayout
+from mmcore.ingest.work import IngestWork
+from mmcore.sample import Dropped, Outcome, Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shout(Stage):
+    """Upper-case the text; drop short ones, refuse what holds a zero byte."""
+
+    reads = ("text",)
+    min_chars: int = 3
+    pause: float = 0.0
+    """Before each sample, so that a test can kill in the middle."""
+
+    def build(self) -> Worker:
+        def shout(sample: Sample) -> Outcome:
+            time.sleep(self.pause)
+            data = sample.data("txt")
+            if b"\0" in data:
+                raise SampleError("text_broken", "holds a zero byte")
+            sample = sample.with_scores(num_chars=float(len(data)))
+            if len(data) < self.min_chars:
+                return Dropped(sample, "text_too_short", f"{len(data)} < {self.min_chars}")
+            return sample.with_part("txt", data.upper())
+
+        return shout
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOfEach(CorpusRule):
+    """Keep one sample per text."""
+
+    def decide(self, samples: Sequence[Sample]) -> Iterator[Outcome]:
+        seen: dict[str, str] = {}
+        for sample in sorted(samples, key=lambda sample: sample.key):
+            ref = sample.parts["txt"].ref
+            assert ref is not None
+            twin = seen.setdefault(ref.sha256, sample.key)
+            yield sample if twin == sample.key else Dropped(sample, "duplicate", twin=twin)
+
+
+def write_corpus(directory: Path, *, num_texts: int = 20) -> Path:
+    """Texts of which one is broken, one is short and two are equal."""
+    directory.mkdir(parents=True)
+    for i in range(num_texts):
+        (directory / f"t{i:03d}.txt").write_bytes(f"text number {i}".encode())
+    (directory / "broken.txt").write_bytes(b"zero \0 byte")
+    (directory / "short.txt").write_bytes(b"ab")
+    (directory / "twin.txt").write_bytes(b"text number 0")
+    return directory
+
+
+def toy_graph(corpus: Path, *, stage: Stage | None = None, samples_per_task: int = 4) -> Graph:
+    """Ingest, clean and deduplicate a folder of texts."""
+    stages = (stage or Shout(),)
+    return Graph(
+        "toy",
+        Source(str(corpus)),
+        (
+            Step(
+                "ingest",
+                IngestWork(layout=FolderLayout(), samples_per_task=samples_per_task),
+                ("scan",),
+            ),
+            Step("clean", MapWork(step="clean", samples_from="ingest", stages=stages), ("ingest",)),
+            Step(
+                "dedup",
+                CorpusWork(step="dedup", samples_from="clean", rule=FirstOfEach()),
+                ("clean",),
+            ),
+        ),
+    )
+
+
+def run_toy(graph: Graph, root: Path, **kwargs: object) -> Run:
+    """Run a graph in this process."""
+    run = Run(graph, root=str(root), executor=LocalExecutor(), **kwargs)  # type: ignore[arg-type]
+    run.run()
+    return run
+
+
+def hashes(root: Path) -> dict[str, str]:
+    """SHA-256 of every file of every artifact below a root, without the state that is a cache."""
+    from mmcore.sample import sha256_hex
+
+    return {
+        str(path.relative_to(root)): sha256_hex(path.read_bytes())
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.relative_to(root).parts[0] not in ("state", "runs")
+    }

@@ -1,0 +1,104 @@
+"""Storage, on a disk and on a real S3 server: the same promises."""
+
+import errno
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mmcore import storage
+from mmcore.errors import StorageError
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "disk":
+        return str(tmp_path / "root")
+    bucket: str = request.getfixturevalue("bucket")
+    return bucket
+
+
+def test_what_was_written_is_read_back_whole_and_in_slices(place: str) -> None:
+    url = storage.join(place, "a", "b.bin")
+    storage.write(url, b"0123456789")
+    assert storage.read(url) == b"0123456789"
+    assert storage.read(url, offset=3, num_bytes=4) == b"3456"
+    assert storage.read(url, offset=3, num_bytes=0) == b""
+    assert storage.exists(url)
+    assert storage.modified_at(url) > 1.7e9
+
+
+def test_a_file_that_is_not_there_is_none_or_an_error_that_names_it(place: str) -> None:
+    url = storage.join(place, "nothing")
+    assert storage.read_if_exists(url) is None
+    assert not storage.exists(url)
+    with pytest.raises(StorageError, match="nothing does not exist"):
+        storage.read(url)
+
+
+def test_create_never_replaces_and_one_of_many_writers_wins(place: str) -> None:
+    url = storage.join(place, "manifest.json")
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda i: storage.create(url, str(i).encode()), range(8)))
+    assert sum(won) == 1
+    assert storage.read(url) == str(won.index(True)).encode()
+    assert not storage.create(url, b"late")
+
+
+def test_listing_is_sorted_relative_and_deep(place: str) -> None:
+    for name in ("b/2", "a", "b/1"):
+        storage.write(storage.join(place, name), name.encode())
+    listed = storage.list_files(place)
+    assert [file.path for file in listed] == ["a", "b/1", "b/2"]
+    assert [file.num_bytes for file in listed] == [1, 3, 3]
+    assert storage.list_directories(place) == ["b"]
+
+
+def test_listing_nothing_is_empty(place: str) -> None:
+    assert storage.list_files(storage.join(place, "none")) == []
+    assert storage.list_directories(storage.join(place, "none")) == []
+
+
+def test_a_changed_file_has_another_version(place: str) -> None:
+    url = storage.join(place, "file")
+    storage.write(url, b"one")
+    before = storage.list_files(place)
+    storage.write(url, b"two")
+    assert storage.list_files(place) != before
+
+
+def test_deleting_twice_is_no_error(place: str) -> None:
+    url = storage.join(place, "file")
+    storage.write(url, b"x")
+    storage.delete(url)
+    storage.delete(url)
+    assert not storage.exists(url)
+
+
+def test_a_full_disk_is_an_error_that_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.decode().strip()}")
+    try:
+        with pytest.raises(StorageError, match="disk is full") as caught:
+            storage.write(str(small / "big"), b"x" * 200_000)
+        assert isinstance(caught.value.__cause__, OSError)
+        assert caught.value.__cause__.errno == errno.ENOSPC
+        assert os.listdir(small) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_the_temporary_file_of_a_dead_process_is_abandoned_and_of_a_living_one_is_not() -> None:
+    program = "from mmcore import storage; print(storage.temporary_name())"
+    dead = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert storage.is_abandoned(f"train/{dead.stdout.decode().strip()}")
+    assert not storage.is_abandoned(f"train/{storage.temporary_name()}")
+    assert not storage.is_abandoned("train/train-000000.tar")
