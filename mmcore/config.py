@@ -54,10 +54,10 @@ class Loaded(Generic[SchemaT]):
     """A checked configuration."""
 
     value: SchemaT
-    raw: Mapping[str, Any]
-    """As written, after `extends`, the environment and `--set`."""
     origins: Mapping[Path_, Origin]
     file: str
+    problems: Sequence[Problem] = ()
+    """What is wrong; `value` is then what is left without it, good for finding more, not for use."""
 
     def error(self, problems: Sequence[Problem]) -> ConfigError:
         """Return an error that says every problem with its place."""
@@ -67,16 +67,34 @@ class Loaded(Generic[SchemaT]):
 def load_config(
     file: str, schema: type[SchemaT], *, overrides: Sequence[str] = ()
 ) -> Loaded[SchemaT]:
-    """Read, merge and check a YAML file; ConfigError with all problems at once."""
+    """Read, merge and check a YAML file.
+
+    Problems that leave something to look at further are in the result, so that the caller can say
+    them together with its own; the others raise ConfigError at once.
+    """
     raw, origins = _read(file, seen=())
     for override in overrides:
         _override(raw, origins, override)
     raw = _expand(raw, (), origins, file)
     try:
-        value = schema.model_validate(raw)
+        return Loaded(schema.model_validate(raw), origins, file)
     except ValidationError as error:
-        raise _error(list(problems_of(error, schema)), origins, file) from None
-    return Loaded(value, raw, origins, file)
+        problems = list(problems_of(error, schema))
+    try:
+        value = schema.model_validate(_without(raw, [problem.path for problem in problems]))
+    except ValidationError:
+        raise _error(problems, origins, file) from None
+    return Loaded(value, origins, file, problems)
+
+
+def _without(raw: Any, paths: Sequence[Path_]) -> Any:
+    """Return a copy without the values at some paths."""
+    if isinstance(raw, dict):
+        below = {key: [path[1:] for path in paths if path[0] == key] for key in raw}
+        return {
+            key: _without(value, below[key]) for key, value in raw.items() if () not in below[key]
+        }
+    return raw
 
 
 def problems_of(error: ValidationError, schema: Any, prefix: Path_ = ()) -> Iterator[Problem]:

@@ -1,0 +1,1 @@
+"""Rules over the whole corpus: duplicates, and splits that nothing leaks across."""

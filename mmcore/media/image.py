@@ -1,0 +1,243 @@
+"""Pictures: bytes to uint8 RGB under limits that hold before a pixel is decoded, and back.
+
+Only formats of `_SIGNATURES` are opened, each by its own decoder: the many other parsers of the
+imaging library never see data from outside.
+"""
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from mmcore.errors import SampleError
+from mmcore.sample import Sample
+
+Fit = Literal["pad", "crop", "stretch"]
+Subsampling = Literal["444", "422", "420", "440", "411"]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+MAX_PIXELS = 64_000_000
+MAX_SIDE = 20_000
+WHITE = 255
+
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"II+\x00": "TIFF",
+    b"MM\x00+": "TIFF",
+}
+_ORIENTATION_TAG = 0x0112
+
+# What Pillow raises for a broken file (PIL.ImageFile.ImageFile.__init__ names the second line
+# itself). MemoryError is not among them: it may be this machine's fault, and then
+# nothing may be dropped.
+_DECODER_ERRORS = (
+    OSError, ValueError, SyntaxError, NotImplementedError, OverflowError, zlib.error,
+    IndexError, TypeError, KeyError, EOFError, struct.error,
+)  # fmt: skip
+_BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+# warnings.catch_warnings swaps a list of the whole process
+_warnings_lock = threading.Lock()
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> Pixels:
+    """Return a picture as uint8 RGB [H, W, 3], upright, on white where it is transparent.
+
+    JPEG, PNG, WebP, GIF (first frame), BMP and TIFF; 16 bits become 8. SampleError:
+    `image_format_refused` for anything else, `image_over_limit` by the size in the header, before
+    decoding, and `image_undecodable` for what is broken or cut off.
+    """
+    image_format = _format_of(data)
+    if image_format is None:
+        raise SampleError(
+            "image_format_refused",
+            f"starts with {data[:12]!r}; taken are JPEG, PNG, WebP, GIF, BMP and TIFF",
+        )
+    if image_format == "JPEG":
+        decoded = _decode_plain_jpeg(data, max_pixels, max_side)
+        if decoded is not None:
+            return decoded
+    try:
+        with _warnings_lock, warnings.catch_warnings():
+            # odd metadata is no reason to refuse a picture, and one line per file would drown a log
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _decode_with_pillow(data, image_format, max_pixels, max_side)
+    except _BOMB_ERRORS as error:
+        raise SampleError("image_over_limit", f"{image_format}: {error}") from error
+    except UnidentifiedImageError as error:
+        # its own words name an address in memory, and details are stored: equal input, equal bytes
+        detail = f"{image_format} of {len(data)} bytes: its header is broken"
+        raise SampleError("image_undecodable", detail) from error
+    except _DECODER_ERRORS as error:
+        detail = f"{image_format} of {len(data)} bytes: {error}"
+        raise SampleError("image_undecodable", detail) from error
+
+
+def image_of(sample: Sample) -> Pixels:
+    """Return the picture of a sample that has one, decoded once for all stages of a step.
+
+    The array is shared: it is read-only.
+    """
+    extension = sample.extension("image")
+    assert extension is not None, f"{sample.key} has no image"
+    at = (extension, "image")
+    if at not in sample.scratch:
+        share_image(sample, decode_image(sample.data(extension)))
+    image: Pixels = sample.scratch[at]
+    return image
+
+
+def share_image(sample: Sample, image: Pixels) -> None:
+    """Keep a decoded picture for the stages after this one."""
+    extension = sample.extension("image")
+    assert extension is not None, f"{sample.key} has no image"
+    image.flags.writeable = False
+    sample.scratch[(extension, "image")] = image
+
+
+def encode_jpeg(image: Pixels, *, quality: int = 95, subsampling: Subsampling = "444") -> bytes:
+    """Return uint8 RGB [H, W, 3] as JPEG; equal pixels give equal bytes."""
+    data: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image), quality=quality, colorsubsampling=subsampling
+    )
+    return data
+
+
+def encode_png(image: Pixels) -> bytes:
+    """Return uint8 RGB [H, W, 3] as PNG; equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def resize_square(image: Pixels, side: int, *, fit: Fit = "pad") -> Pixels:
+    """Return a picture as uint8 [side, side, 3].
+
+    `pad` keeps all of it on white, `crop` keeps the middle, `stretch` changes its proportions.
+    """
+    height, width = image.shape[:2]
+    if fit == "stretch":
+        return _resize(image, side, side)
+    if fit == "crop":
+        short = min(height, width)
+        top, left = (height - short) // 2, (width - short) // 2
+        return _resize(image[top : top + short, left : left + short], side, side)
+    scale = side / max(height, width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    canvas = np.full((side, side, 3), WHITE, np.uint8)
+    top, left = (side - new_height) // 2, (side - new_width) // 2
+    canvas[top : top + new_height, left : left + new_width] = _resize(image, new_height, new_width)
+    return canvas
+
+
+def _format_of(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
+
+
+def _check_size(height: int, width: int, max_pixels: int, max_side: int) -> None:
+    if height * width > max_pixels or max(height, width) > max_side:
+        raise SampleError(
+            "image_over_limit",
+            f"{width} x {height} px; at most {max_pixels} px in all and {max_side} px a side",
+        )
+
+
+def _decode_plain_jpeg(data: bytes, max_pixels: int, max_side: int) -> Pixels | None:
+    """Decode what libjpeg-turbo takes as it is; None for everything that needs a second look."""
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        _check_size(height, width, max_pixels, max_side)
+        if colorspace not in ("YCbCr", "RGB", "Gray"):
+            return None
+        orientation = _jpeg_orientation(data)
+        image: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    # Pillow forgives what readers of the field forgive (stray bytes) and refuses what is cut off
+    except ValueError:
+        return None
+    return _upright(image, orientation)
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    # Most pictures carry neither EXIF nor XMP: those are spared a second parser
+    if b"Exif\x00\x00" not in data and b"Orientation" not in data:
+        return 1
+    try:
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                return _orientation(image)
+    except (*_DECODER_ERRORS, *_BOMB_ERRORS):
+        # metadata that cannot be read turns nothing
+        return 1
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(_ORIENTATION_TAG, 1)
+    return value if isinstance(value, int) else 1
+
+
+def _decode_with_pillow(data: bytes, image_format: str, max_pixels: int, max_side: int) -> Pixels:
+    with Image.open(io.BytesIO(data), formats=[image_format]) as image:
+        _check_size(image.height, image.width, max_pixels, max_side)
+        image.load()
+        pixels = _to_rgb(image)
+        try:
+            orientation = _orientation(image)
+        except _DECODER_ERRORS:
+            orientation = 1
+    return _upright(pixels, orientation)
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I;16"):
+        # the high byte, as Pillow takes it where a picture of 16 bits has colours
+        gray = np.asarray(image).astype(np.uint16)
+        high = (gray >> 8).astype(np.uint8)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            high[gray == clear] = WHITE
+        return np.repeat(high[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise SampleError(
+            "image_format_refused", f"32-bit {image.format}: no value in it is known to be white"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def _upright(image: Pixels, orientation: int) -> Pixels:
+    """Undo the orientation of EXIF tag 0x0112 (EXIF 2.32, section 4.6.4)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _resize(image: Pixels, height: int, width: int) -> Pixels:
+    # area averaging keeps a smaller picture free of aliasing; it does nothing good to a larger one
+    is_smaller = height <= image.shape[0] and width <= image.shape[1]
+    interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
+    resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=interpolation)
+    return np.asarray(resized, np.uint8)

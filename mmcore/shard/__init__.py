@@ -1,0 +1,1 @@
+"""WebDataset shards with every index that the field's readers look for."""

@@ -1,0 +1,97 @@
+"""The `json` part: what is known of a sample, the same fields of the same types in each.
+
+Readers infer a table's columns from the first few samples, so nothing may be null, empty or of
+another type later: what a sample lacks is "" or -1, and lists and objects are JSON text.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mmcore.core.step import canonical_json
+from mmcore.errors import StepError
+from mmcore.sample import Json, Sample
+
+EXTENSION = "json"
+SCORES = "scores"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The fields of the `json` part of a dataset."""
+
+    fields: Mapping[str, str]
+    """`str`, `int`, `float` or `bool` by metadata field."""
+    scores: tuple[str, ...]
+
+
+def schema_of(samples: Iterable[Sample]) -> Schema:
+    """Return the fields that cover every sample, each with the narrowest type that holds them."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    num_with: dict[str, int] = defaultdict(int)
+    scores: set[str] = set()
+    num_samples = 0
+    for sample in samples:
+        num_samples += 1
+        scores.update(sample.scores)
+        for name, value in sample.meta.items():
+            kinds[name].add(_kind(value))
+            num_with[name] += 1
+    if SCORES in kinds:
+        raise StepError(
+            f"a metadata field is called {SCORES!r}, which is where the shards keep what stages "
+            "measured. Rename the field where the data comes in."
+        )
+    for name, found in kinds.items():
+        if num_with[name] < num_samples:
+            found.add("null")
+    fields = {name: _narrowest(kinds[name]) for name in sorted(kinds)}
+    return Schema(fields, tuple(sorted(scores)))
+
+
+def document(sample: Sample, schema: Schema) -> bytes:
+    """Return the `json` part of a sample; equal samples give equal bytes."""
+    value: dict[str, Json] = {
+        name: _fitted(sample.meta.get(name), kind) for name, kind in schema.fields.items()
+    }
+    if schema.scores:
+        # NaN and infinity are not JSON, and a score that could not be measured is lacking
+        measured = {name: sample.scores.get(name, math.nan) for name in schema.scores}
+        value[SCORES] = {
+            name: float(score) if math.isfinite(score) else -1.0 for name, score in measured.items()
+        }
+    return canonical_json(value)
+
+
+def _kind(value: Json) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        # Arrow has no wider integer
+        return "int" if -(2**63) <= value < 2**63 else "str"
+    return "float" if isinstance(value, float) else "str"
+
+
+def _narrowest(found: set[str]) -> str:
+    known = found - {"null"}
+    if not known or "str" in known:
+        return "str"
+    if known == {"bool"}:
+        # a bool has no third value to say "lacking"
+        return "int" if "null" in found else "bool"
+    return "float" if "float" in known else "int"
+
+
+def _fitted(value: Json, kind: str) -> Json:
+    if kind == "str":
+        if value is None:
+            return ""
+        return value if isinstance(value, str) else canonical_json(value).decode()
+    if kind == "bool":
+        return value
+    assert value is None or isinstance(value, bool | int | float), "the schema covers it"
+    lacking = -1 if value is None else value
+    return int(lacking) if kind == "int" else float(lacking)

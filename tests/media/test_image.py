@@ -1,0 +1,225 @@
+"""Pictures: every format that is taken, and what hostile or broken bytes become."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from mmcore.errors import SampleError
+from mmcore.media.image import decode_image, encode_jpeg, encode_png, image_of, resize_square
+from mmcore.sample import Part, Sample
+
+
+def photo(height: int = 24, width: int = 40) -> np.ndarray:
+    """A smooth picture whose four corners differ."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [255 * x / width, 255 * y / height, 255 - 127 * (x / width + y / height)]
+    return np.stack(channels, axis=2).astype(np.uint8)
+
+
+def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    )
+
+
+def reason_of(data: bytes, **limits: int) -> str:
+    with pytest.raises(SampleError) as caught:
+        decode_image(data, **limits)
+    assert caught.value.detail
+    assert "0x" not in caught.value.detail
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_come_back_exactly(image_format: str) -> None:
+    decoded = decode_image(encoded(Image.fromarray(photo()), image_format))
+    np.testing.assert_array_equal(decoded, photo())
+    assert decoded.dtype == np.uint8
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP"])
+def test_lossy_formats_come_back_nearly(image_format: str) -> None:
+    decoded = decode_image(encoded(Image.fromarray(photo()), image_format, quality=95))
+    assert np.abs(decoded.astype(int) - photo()).mean() < 4
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    data = encoded(red, "GIF", save_all=True, append_images=[blue])
+    assert decode_image(data)[4, 4].tolist() == [255, 0, 0]
+
+
+def test_gray_jpeg_becomes_three_equal_channels() -> None:
+    decoded = decode_image(encoded(Image.fromarray(photo()).convert("L"), "JPEG"))
+    assert decoded.shape == (24, 40, 3)
+    assert (decoded[:, :, 0] == decoded[:, :, 2]).all()
+
+
+def test_cmyk_jpeg_becomes_rgb() -> None:
+    cmyk = Image.new("RGB", (16, 16), (250, 20, 20)).convert("CMYK")
+    assert np.abs(decode_image(encoded(cmyk, "JPEG"))[8, 8].astype(int) - [250, 20, 20]).max() < 8
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_becomes_white(mode: str) -> None:
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (4, 0, 8, 8))
+    decoded = decode_image(encoded(image.convert(mode), "PNG"))
+    assert decoded[0, 0].tolist() == [255, 255, 255]
+    assert decoded[0, 7].tolist() == [0, 0, 0]
+
+
+def test_half_transparent_black_becomes_middle_gray() -> None:
+    data = encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "PNG")
+    assert decode_image(data)[0, 0].tolist() == [127, 127, 127]
+
+
+def test_sixteen_bits_become_eight() -> None:
+    gray = np.array([[0, 0x7FFF, 0xFFFF]], np.uint16)
+    decoded = decode_image(encoded(Image.fromarray(gray), "PNG"))
+    assert decoded[0, :, 0].tolist() == [0, 127, 255]
+
+
+def test_the_transparent_value_of_sixteen_bit_gray_becomes_white() -> None:
+    gray = np.array([[0, 0x1234, 0x7FFF]], np.uint16)
+    decoded = decode_image(encoded(Image.fromarray(gray), "PNG", transparency=0x1234))
+    assert decoded[0, :, 0].tolist() == [0, 255, 127]
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(image_format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(photo()), image_format, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    decoded = decode_image(data)
+    assert decoded.shape == (upright.height, upright.width, 3)
+    assert np.abs(decoded.astype(int) - np.asarray(upright.convert("RGB"))).max() <= 4
+    assert decoded.flags["C_CONTIGUOUS"]
+
+
+def test_broken_exif_turns_nothing() -> None:
+    data = encoded(Image.fromarray(photo()), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7f")
+    assert decode_image(data).shape == (24, 40, 3)
+
+
+def test_stray_bytes_after_a_jpeg_are_forgiven() -> None:
+    data = encoded(Image.fromarray(photo()), "JPEG")
+    np.testing.assert_array_equal(decode_image(data + b"camera maker's note"), decode_image(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"", b"hello", b"P6 1 1 255 abc", b"%!PS"],
+)
+def test_other_formats_are_refused(data: bytes) -> None:
+    assert reason_of(data) == "image_format_refused"
+
+
+def test_float_tiff_is_refused() -> None:
+    data = encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF")
+    assert reason_of(data) == "image_format_refused"
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_cut_files_are_undecodable(image_format: str) -> None:
+    data = encoded(Image.fromarray(photo()), image_format)
+    assert reason_of(data[: len(data) // 2]) == "image_undecodable"
+    assert reason_of(data[:14]) in ("image_undecodable", "image_format_refused")
+
+
+def test_jpeg_without_its_last_byte_is_undecodable() -> None:
+    assert reason_of(encoded(Image.fromarray(photo()), "JPEG")[:-1]) == "image_undecodable"
+
+
+@pytest.mark.parametrize(
+    "size", [(20_000, 20_000), (10_000, 10_000), (30_000, 2), (60_000, 60_000)]
+)
+def test_size_is_refused_by_the_header(size: tuple[int, int]) -> None:
+    assert reason_of(png_header(*size)) == "image_over_limit"
+
+
+def test_size_at_the_limit_is_taken() -> None:
+    data = encoded(Image.fromarray(photo(10, 20)), "PNG")
+    assert decode_image(data, max_pixels=200, max_side=20).shape == (10, 20, 3)
+    assert reason_of(data, max_pixels=199) == "image_over_limit"
+    assert reason_of(data, max_side=19) == "image_over_limit"
+
+
+def test_jpeg_size_is_limited_too() -> None:
+    data = encoded(Image.fromarray(photo(10, 20)), "JPEG")
+    assert reason_of(data, max_pixels=199) == "image_over_limit"
+
+
+def test_png_comes_back_exactly_and_twice_the_same() -> None:
+    data = encode_png(photo())
+    np.testing.assert_array_equal(decode_image(data), photo())
+    assert encode_png(photo().copy()) == data
+
+
+def test_jpeg_comes_back_nearly_and_twice_the_same() -> None:
+    data = encode_jpeg(photo())
+    assert np.abs(decode_image(data).astype(int) - photo()).max() < 10
+    assert encode_jpeg(np.asfortranarray(photo())) == data
+
+
+def test_padding_is_white_and_keeps_proportions() -> None:
+    square = resize_square(np.zeros((10, 20, 3), np.uint8), 40)
+    assert square.shape == (40, 40, 3)
+    dark_rows = np.flatnonzero((square == 0).all(axis=(1, 2)))
+    assert dark_rows.tolist() == list(range(10, 30))
+    assert (square[0] == 255).all()
+
+
+def test_crop_keeps_the_middle() -> None:
+    image = np.zeros((10, 30, 3), np.uint8)
+    image[:, 10:20] = 200
+    assert (resize_square(image, 5, fit="crop") == 200).all()
+
+
+def test_stretch_keeps_all() -> None:
+    image = np.zeros((10, 30, 3), np.uint8)
+    image[:, :15] = 200
+    square = resize_square(image, 10, fit="stretch")
+    assert (square[:, :5] == 200).all()
+    assert (square[:, 5:] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1000), (1000, 1), (1, 1), (64, 64)])
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+def test_any_proportion_becomes_square(shape: tuple[int, int], fit: str) -> None:
+    assert resize_square(np.zeros((*shape, 3), np.uint8), 16, fit=fit).shape == (16, 16, 3)
+
+
+def test_stages_share_one_decoded_picture_that_none_can_change() -> None:
+    sample = Sample("a", parts={"png": Part(data=encode_png(photo()))})
+    image = image_of(sample)
+    assert image_of(sample.with_scores(seen=1.0)) is image
+    with pytest.raises(ValueError, match="read-only"):
+        image[0, 0] = 0
+
+
+def test_a_new_picture_is_decoded_anew() -> None:
+    sample = Sample("a", parts={"png": Part(data=encode_png(photo()))})
+    image_of(sample)
+    changed = sample.with_part("png", encode_png(np.zeros((2, 2, 3), np.uint8)))
+    assert image_of(changed).shape == (2, 2, 3)
