@@ -57,7 +57,7 @@ class Loaded(Generic[SchemaT]):
     origins: Mapping[Path_, Origin]
     file: str
     problems: Sequence[Problem] = ()
-    """What is wrong; `value` is then what is left without it, good for finding more, not for use."""
+    """What is wrong; `value` is then what is left: good for finding more, not for use."""
 
     def error(self, problems: Sequence[Problem]) -> ConfigError:
         """Return an error that says every problem with its place."""
@@ -75,7 +75,10 @@ def load_config(
     raw, origins = _read(file, seen=())
     for override in overrides:
         _override(raw, origins, override)
-    raw = _expand(raw, (), origins, file)
+    unset: list[Problem] = []
+    raw = _expand(raw, (), unset)
+    if unset:
+        raise _error(unset, origins, file)
     try:
         return Loaded(schema.model_validate(raw), origins, file)
     except ValidationError as error:
@@ -128,16 +131,25 @@ def _read(file: str, *, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Pat
             f"{file}: extends itself, by way of {' -> '.join(seen)}. Break the circle."
         )
     own = _parse(file)
-    origins = dict(_origins(own, file))
-    extends = own.pop("extends", [])
+    own_origins = dict(_origins(own, file))
     merged: dict[str, Any] = {}
-    merged_origins: dict[Path_, Origin] = {}
-    for parent in [extends] if isinstance(extends, str) else extends:
+    origins: dict[Path_, Origin] = {}
+    for parent in _parents(own.pop("extends", []), own_origins):
         below, below_origins = _read(str(Path(file).parent / parent), seen=(*seen, file))
-        _merge(merged, below)
-        merged_origins |= below_origins
-    _merge(merged, _plain(own))
-    return merged, merged_origins | origins
+        _merge(merged, below, origins, below_origins)
+    _merge(merged, _plain(own), origins, own_origins)
+    return merged, origins
+
+
+def _parents(extends: Any, origins: Mapping[Path_, Origin]) -> list[str]:
+    """Return the files that a file extends, the first one lowest."""
+    files = [extends] if isinstance(extends, str) else extends
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise ConfigError(
+            f"{origins['extends',]}: extends: expected a file or a list of files, found "
+            f"{_plain(extends)!r}."
+        )
+    return files
 
 
 def _parse(file: str) -> Any:
@@ -157,20 +169,24 @@ def _parse(file: str) -> Any:
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise ConfigError(f"{where}: not YAML: {error.problem or error.context}") from None
     if not isinstance(value, dict):
-        found = "nothing" if value is None else type(value).__name__
+        found = "nothing" if value is None else "a list" if isinstance(value, list) else repr(value)
         raise ConfigError(f"{file}: expected `key: value` lines at the top, found {found}.")
     return value
 
 
 def _origins(value: Any, file: str, path: Path_ = ()) -> Iterator[tuple[Path_, Origin]]:
+    lc: Any
     if isinstance(value, dict):
+        lc = value.lc  # type: ignore[attr-defined]
         for key, inner in value.items():
-            line, column = value.lc.key(key)  # type: ignore[attr-defined]
-            yield (*path, key), Origin(file, line + 1, column + 1)
-            yield from _origins(inner, file, (*path, key))
+            # a key that `<<` brings in stands at the place of its group
+            line, column = lc.key(key) if key in (lc.data or {}) else (lc.line, lc.col)
+            yield (*path, str(key)), Origin(file, line + 1, column + 1)
+            yield from _origins(inner, file, (*path, str(key)))
     elif isinstance(value, list):
+        lc = value.lc  # type: ignore[attr-defined]
         for i, inner in enumerate(value):
-            line, column = value.lc.item(i)  # type: ignore[attr-defined]
+            line, column = lc.item(i) or (lc.line, lc.col)
             yield (*path, i), Origin(file, line + 1, column + 1)
             yield from _origins(inner, file, (*path, i))
 
@@ -187,60 +203,94 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Merge mappings key by key; anything else replaces what was there."""
+def _merge(
+    into: dict[str, Any],
+    more: Mapping[str, Any],
+    origins: dict[Path_, Origin],
+    more_origins: Mapping[Path_, Origin],
+    path: Path_ = (),
+) -> None:
+    """Merge mappings key by key; anything else replaces what was there, and where it was from."""
     for key, value in more.items():
+        at = (*path, key)
         if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+            origins |= {at: more_origins[at]}
+            _merge(into[key], value, origins, more_origins, at)
         else:
             into[key] = value
+            _forget(origins, at)
+            origins |= {one: said for one, said in more_origins.items() if one[: len(at)] == at}
+
+
+def _forget(origins: dict[Path_, Origin], path: Path_) -> None:
+    """Drop what is known of a value that is about to be replaced."""
+    for one in [one for one in origins if one[: len(path)] == path]:
+        del origins[one]
 
 
 def _override(raw: dict[str, Any], origins: dict[Path_, Origin], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name.strip():
         raise ConfigError(f"--set {override!r}: expected a.b=value, for example train.epochs=3.")
-    *parents, last = name.strip().split(".")
+    try:
+        value = _plain(YAML(typ="rt", pure=True).load(StringIO(text)))
+    except MarkedYAMLError as error:
+        message = error.problem or error.context
+        raise ConfigError(f"--set {override!r}: {text!r} is not YAML: {message}.") from None
     at: Any = raw
-    for i, parent in enumerate(parents):
-        at = at.setdefault(parent, {}) if isinstance(at, dict) else _item(at, parent, override)
+    path: Path_ = ()
+    *parents, last = name.strip().split(".")
+    for parent in parents:
+        slot = _slot(at, parent, override)
+        path = (*path, slot)
+        if isinstance(at, dict) and at.get(parent) is None:
+            at[parent] = {}  # `min_side:` alone is a group without fields
+        at = at[slot]
         if not isinstance(at, dict | list):
             raise ConfigError(
-                f"--set {override!r}: {'.'.join(parents[: i + 1])} is {at!r}, not a group."
+                f"--set {override!r}: {'.'.join(map(str, path))} is {at!r}, not a group."
             )
-    value = _plain(YAML(typ="rt", pure=True).load(StringIO(text)))
-    path: list[str | int] = [*parents, last]
-    if isinstance(at, list):
-        _item(at, last, override)
-        at[int(last)] = value
-    else:
-        at[last] = value
-    typed = tuple(int(part) if isinstance(part, str) and part.isdigit() else part for part in path)
-    origins[typed] = Origin("--set")
+    slot = _slot(at, last, override)
+    at[slot] = value
+    _forget(origins, (*path, slot))
+    origins |= {(*path, slot, *below): Origin("--set") for below in _paths(value)}
 
 
-def _item(at: list[Any], index: str, override: str) -> Any:
-    if not index.isdigit() or int(index) >= len(at):
-        raise ConfigError(f"--set {override!r}: {index!r} is no index into a list of {len(at)}.")
-    return at[int(index)]
+def _slot(at: dict[str, Any] | list[Any], part: str, override: str) -> str | int:
+    """Return the key of a group, or the index into a list, that a piece of a path means."""
+    if isinstance(at, dict):
+        return part
+    if not part.isdecimal() or int(part) >= len(at):
+        raise ConfigError(f"--set {override!r}: {part!r} is no index into a list of {len(at)}.")
+    return int(part)
 
 
-def _expand(value: Any, path: Path_, origins: Mapping[Path_, Origin], file: str) -> Any:
-    """Replace ${env:NAME} in every string."""
+def _paths(value: Any, path: Path_ = ()) -> Iterator[Path_]:
+    """Yield the path of a value and of everything in it."""
+    yield path
+    if isinstance(value, dict | list):
+        for slot, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _paths(inner, (*path, slot))
+
+
+def _expand(value: Any, path: Path_, unset: list[Problem]) -> Any:
+    """Replace ${env:NAME} in every string; what has no value is added to `unset`."""
     if isinstance(value, dict):
-        return {key: _expand(inner, (*path, key), origins, file) for key, inner in value.items()}
+        return {key: _expand(inner, (*path, key), unset) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_expand(inner, (*path, i), origins, file) for i, inner in enumerate(value)]
+        return [_expand(inner, (*path, i), unset) for i, inner in enumerate(value)]
     if not isinstance(value, str):
         return value
 
     def replaced(match: re.Match[str]) -> str:
-        name, default = match[1], match[2]
+        name = match[1]
+        default: str | None = match[2]
         found = os.environ.get(name, default)
         if found is None:
-            problem = Problem(path, f"the environment variable {name} is not set; set it, or write "
-                              f"${{env:{name}:-default}}")  # fmt: skip
-            raise _error([problem], origins, file)
+            remedy = f"set it, or write ${{env:{name}:-default}}"
+            message = f"the environment variable {name} is not set; {remedy}"
+            unset.append(Problem(path, message))
+            return match[0]
         return found
 
     return _ENVIRONMENT.sub(replaced, value)

@@ -138,8 +138,13 @@ def delete(url: str) -> None:
 
 def delete_directory_if_empty(url: str) -> None:
     """Delete a directory that holds nothing; buckets have none."""
-    if is_local(url) and os.path.isdir(url) and not os.listdir(url):
+    if not is_local(url):
+        return
+    try:
         os.rmdir(url)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+            raise _storage_error("delete", url, error) from error
 
 
 def list_files(url: str) -> list[FileInfo]:
@@ -229,16 +234,17 @@ def _walk_local(root: str) -> Iterator[FileInfo]:
         try:
             entries = os.scandir(os.path.join(root, below))
         except FileNotFoundError:
-            if below:
-                raise
-            return
+            continue  # nothing there, or gone since its parent was listed
         with entries:
             for entry in entries:
                 path = f"{below}/{entry.name}" if below else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(path)
                 elif entry.is_file():
-                    stat = entry.stat()
+                    try:
+                        stat = entry.stat()
+                    except FileNotFoundError:
+                        continue  # a temporary file of another process, renamed by now
                     yield FileInfo(path, stat.st_size, str(stat.st_mtime_ns))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mmcore.core.stage import Stage, Worker
 from mmcore.errors import ConfigError
-from mmcore.sample import MODALITIES, Dropped, Outcome, Sample
+from mmcore.sample import MODALITIES, Dropped, Outcome, Sample, modality_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +56,20 @@ class KeepValues(Stage):
             return sample
 
         return check
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepParts(Stage):
+    """Leave out the parts of other modalities, so that all samples have the same ones."""
+
+    modalities: tuple[str, ...]
+    """`image`, `text`, `audio`, `video`."""
+
+    def build(self) -> Worker:
+        def strip(sample: Sample) -> Outcome:
+            for extension in sorted(sample.parts):
+                if modality_of(extension) not in self.modalities:
+                    sample = sample.without_part(extension)
+            return sample
+
+        return strip

@@ -1,4 +1,4 @@
-"""The whole story of one sample: where it came from, what was measured, who decided, who learned."""
+"""The whole story of one sample: where it is from, what was measured, who decided, who learned."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -79,7 +79,9 @@ def explain(root: str, dataset: DatasetVersion, key: str) -> dict[str, Json]:
 
 def _source(row: Row) -> dict[str, Json]:
     sample = row.sample
-    refs = {extension: asdict(part.ref) for extension, part in sample.parts.items() if part.ref}
+    refs: dict[str, Json] = {
+        extension: asdict(part.ref) for extension, part in sample.parts.items() if part.ref
+    }
     named = {name: sample.meta.get(name) for name in ("original_key", "licence", "source")}
     return {**named, "parts": refs}
 

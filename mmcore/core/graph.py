@@ -44,8 +44,12 @@ class Graph:
             known.add(step.name)
 
     def step(self, name: str) -> Step:
-        """Return a step by its name."""
-        return next(step for step in self.steps if step.name == name)
+        """Return a step by its name; ConfigError when there is none."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        known = ", ".join([SCAN_STEP, *(step.name for step in self.steps)])
+        raise ConfigError(f"{self.name} has no step {name!r}. Its steps are: {known}.")
 
     def upstream(self, name: str) -> list[str]:
         """Return every step that a step depends on, directly or not, in graph order."""

@@ -59,7 +59,7 @@ class OpenLoader(Protocol):
         ...
 
     def num_steps(self, split: str, *, global_batch_size: int) -> int:
-        """Return the steps of one epoch: the same on every rank; the incomplete batch is left out."""
+        """Return the steps of an epoch: the same on every rank, without the incomplete batch."""
         ...
 
     def epoch(
@@ -80,7 +80,7 @@ class OpenLoader(Protocol):
         ...
 
     def in_order(self, split: str, *, batch_size: int) -> Iterator[Batch]:
-        """Yield every sample once, in the order of the shards, unaugmented, the last batch short."""
+        """Yield every sample once, in shard order and unaugmented; the last batch may be short."""
         ...
 
 

@@ -129,7 +129,7 @@ def read_rows_file(artifact: Artifact, record: FileRecord) -> Iterator[Row]:
 
 
 def load_part(part: Part, bases: Mapping[str, str]) -> bytes:
-    """Return the bytes of a part, checked against the length and SHA-256 that its reference says."""
+    """Return the bytes of a part, checked against the length and SHA-256 of its reference."""
     if part.data is not None:
         return part.data
     ref = part.ref

@@ -23,7 +23,7 @@ from mmcore.core.manifest import (
 )
 from mmcore.core.source import SCAN_STEP, scan
 from mmcore.core.step import Artifact, Inputs, Progress, Step, Task, TaskContext, TaskReport, Work
-from mmcore.errors import AccountingError, StepError
+from mmcore.errors import AccountingError, StepError, StorageError
 from mmcore.sample import Json
 
 SCRATCH = "_tasks/"
@@ -98,8 +98,16 @@ class Run:
             root=self.root,
             fingerprint=fingerprint,
         )
-        counts, files, facts = self._make(step, context)
-        manifest = commit_manifest(url, Manifest(name, fingerprint, identity, counts, files, facts))
+        try:
+            counts, files, facts = self._make(step, context)
+        except StorageError:
+            # another run may have committed it meanwhile and swept away what this one was reading
+            manifest = load_manifest(url)
+            if manifest is None:
+                raise
+        else:
+            made = Manifest(name, fingerprint, identity, counts, files, facts)
+            manifest = commit_manifest(url, made)
         _sweep(url, manifest)
         result = self._done(name, Artifact(url, manifest), was_cached=False, started=started)
         remember(self.graph, self.root, name, identity=identity, seconds=result.seconds)
@@ -232,16 +240,17 @@ def _check(step: Step, counts: Counts, inputs: Inputs) -> None:
         expected = inputs[source].manifest.counts.kept
         if counts.found != expected:
             raise AccountingError(
-                f"{step.name}: {source} kept {expected} samples and {counts.found} came in. Nothing "
-                "was committed. This is a fault of the step's code, or of a file that vanished."
+                f"{step.name}: {source} kept {expected} samples and {counts.found} came in. "
+                "Nothing was committed. This is a fault of the step's code, or of a file that "
+                "vanished."
             )
     num_quarantined = sum(counts.quarantined.values())
     if counts.found and num_quarantined > step.max_quarantined * counts.found:
         reasons = ", ".join(f"{reason} {num}" for reason, num in counts.quarantined.items())
         raise StepError(
-            f"{step.name}: {num_quarantined} of {counts.found} samples are broken ({reasons}), more "
-            f"than max_quarantined = {step.max_quarantined:g} allows. Look at the source, or raise "
-            "max_quarantined in the recipe."
+            f"{step.name}: {num_quarantined} of {counts.found} samples are broken ({reasons}), "
+            f"more than max_quarantined = {step.max_quarantined:g} allows. Look at the source, or "
+            "raise max_quarantined in the recipe."
         )
 
 

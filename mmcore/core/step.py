@@ -86,7 +86,7 @@ class Work(Protocol):
 
     @property
     def runs_in_driver(self) -> bool:
-        """Whether its tasks run in this process: those that start a gang of ranks, and tiny ones."""
+        """Whether its tasks run in this process: those that start gangs of ranks, and tiny ones."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""How stages and rules become the work of a step: one task per file of the input, or one for all."""
+"""How stages and rules become the work of a step: a task per file of the input, or one for all."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -75,6 +75,9 @@ class LocalExecutor:
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies, so that no orphan works on."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        os._exit(1)  # it died before the kernel was asked
 
 
 def _map_windowed(

@@ -120,7 +120,7 @@ class RayExecutor:
         self._started_here = True
 
 
-@ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)
+@ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)  # type: ignore[untyped-decorator]
 def _apply(function: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
     return function(item)
 

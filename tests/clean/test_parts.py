@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmcore.clean.parts import KeepValues, RequireParts
+from mmcore.clean.parts import KeepParts, KeepValues, RequireParts
 from mmcore.errors import ConfigError
 from mmcore.sample import Dropped, Part, Sample
 
@@ -49,3 +49,10 @@ def test_sample_without_the_field_is_dropped() -> None:
     outcome = KeepValues(field="label", values=("cat",)).build()(Sample("a"))
     assert isinstance(outcome, Dropped)
     assert (outcome.reason, outcome.detail) == ("label_not_wanted", "has no label")
+
+
+def test_parts_of_other_modalities_are_left_out_and_the_rest_stays() -> None:
+    sample = Sample("a", parts={"png": Part(), "mp4": Part(), "txt": Part(), "bin": Part()})
+    outcome = KeepParts(modalities=("image", "text", "audio")).build()(sample)
+    assert isinstance(outcome, Sample)
+    assert sorted(outcome.parts) == ["png", "txt"]

@@ -1,0 +1,114 @@
+"""`mm run`: run a recipe."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from mmcore.cli.dispatch import new_app
+from mmcore.cli.options import (
+    DEFAULT_ROOT,
+    NOTHING_TO_DO,
+    AsJson,
+    Overrides,
+    Recipe,
+    Root,
+    Until,
+    print_json,
+    say,
+)
+from mmcore.recipe.build import load_recipe
+from mmcore.recipe.execute import (
+    Summary,
+    absolute_root,
+    committed,
+    open_run,
+    plan_recipe,
+    summarise,
+)
+
+app = new_app()
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    root: Root = DEFAULT_ROOT,
+    executor: Annotated[
+        str, typer.Option(help="Where tasks run: local (this machine) or ray (a cluster)")
+    ] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Tasks at a time; default: all cores")] = (
+        os.cpu_count() or 1
+    ),
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    until: Until = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> int:
+    """Run a recipe: only the steps whose artifact is not there yet.
+
+    Killed anywhere, the same command goes on. Exit code 4: nothing to do.
+    """
+    root = absolute_root(root)
+    loaded = load_recipe(recipe, overrides=overrides)
+    plan = plan_recipe(loaded, root=root, until=until)
+    if not plan.to_run:
+        summary = summarise(loaded.recipe.name, committed(plan))
+        steps = [{"name": step.name, "ran": False, "reason": step.reason} for step in plan.steps]
+        _conclude("nothing_to_do", steps, summary, as_json=as_json)
+        return NOTHING_TO_DO
+    from mmcore.cli.progress import progress_listener
+    from mmcore.executors import make_executor
+
+    with (
+        progress_listener(plan) as listener,
+        open_run(
+            loaded,
+            root=root,
+            executor=make_executor(executor, num_workers=workers),
+            listener=listener,
+        ) as (run, _),
+    ):
+        results = run.run(until)
+    steps = [
+        {"name": name, "ran": not result.was_cached, "seconds": round(result.seconds, 3)}
+        for name, result in results.items()
+    ]
+    summary = summarise(loaded.recipe.name, run.artifacts)
+    _conclude("done", steps, summary, as_json=as_json)
+    return 0
+
+
+def _conclude(
+    status: str, steps: list[dict[str, object]], summary: Summary, *, as_json: bool
+) -> None:
+    if as_json:
+        print_json("run", {"status": status, "steps": steps, **summary.to_json()})
+        return
+    if status == "nothing_to_do":
+        say(f"nothing to do: {len(steps)} steps are there, and no file, setting or code changed")
+    print("\n".join(summary_lines(summary)))
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """Return what a person wants to see at the end of a run."""
+    lines = [f"dataset   {summary.dataset}  ({summary.dataset_url})"] if summary.dataset else []
+    if summary.model:
+        lines.append(f"model     {summary.model}  {summary.decision}")
+    lines += [f"{name:<10}{value}" for name, value in headline(summary)]
+    if summary.report:
+        lines.append(f"report    {summary.report}")
+    return lines
+
+
+def headline(summary: Summary) -> list[tuple[str, str]]:
+    """Return the three numbers to look at first."""
+    metrics = summary.metrics
+    if not metrics:
+        return []
+    alone = metrics["accuracy_by_modality"]
+    best = max(alone, key=alone.get)
+    return [
+        ("accuracy", f"{metrics['accuracy']:.3f}  (majority {metrics['majority_accuracy']:.3f}, "
+                     f"best alone: {best} {alone[best]:.3f})"),
+        ("macro F1", f"{metrics['macro_f1']:.3f}"),
+    ]  # fmt: skip

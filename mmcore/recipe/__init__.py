@@ -1,0 +1,1 @@
+"""A recipe describes a whole pipeline in one checked file; here it becomes a graph of steps."""

@@ -1,0 +1,184 @@
+"""From a recipe to a graph: the one module that knows every stage."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mmcore import storage
+from mmcore.config import Loaded, Path_, Problem, load_config
+from mmcore.core.graph import Graph
+from mmcore.core.source import SCAN_STEP, Source
+from mmcore.core.stage import CorpusRule, Stage
+from mmcore.core.step import Step, Work
+from mmcore.core.work import CorpusWork, MapWork
+from mmcore.encode.tokenizer import TokenizerWork
+from mmcore.errors import ConfigError
+from mmcore.ingest.layout import Layout
+from mmcore.ingest.work import IngestWork
+from mmcore.recipe.components import InvalidComponent, find_class, make, make_named
+from mmcore.recipe.schema import Recipe
+from mmcore.shard.work import ShardWork
+
+MadeT = TypeVar("MadeT")
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A checked recipe and the graph that it describes."""
+
+    recipe: Recipe
+    graph: Graph
+    loaded: Loaded[Recipe]
+
+
+def load_recipe(file: str, *, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read, check and build a recipe; ConfigError with every problem and its place."""
+    loaded = load_config(file, Recipe, overrides=overrides)
+    builder = _Builder(loaded.value)
+    steps = builder.steps()
+    problems = [*loaded.problems, *builder.problems]
+    if problems:
+        raise loaded.error(problems)
+    section = loaded.value.source
+    is_relative = storage.is_local(section.path)
+    url = os.path.abspath(section.path) if is_relative else section.path
+    graph = Graph(loaded.value.name, Source(url, section.hint), tuple(steps))
+    return LoadedRecipe(loaded.value, graph, loaded)
+
+
+class _Builder:
+    """Builds the steps, collecting problems so that all are said at once."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.problems: list[Problem] = []
+
+    def steps(self) -> list[Step]:
+        """Return the steps of the recipe in their order; incomplete where there are problems."""
+        steps = self._data_steps()
+        if self.recipe.model is not None:
+            steps += self._model_steps()
+        return [step for step in steps if step is not None]
+
+    def _data_steps(self) -> list[Step | None]:
+        recipe = self.recipe
+        layout = self._named(recipe.source.layout, ("source", "layout"), Layout, default="folder")
+        split = self._rule(recipe.split, "split", default="group_split", seed=recipe.seed)
+        before_split = "clean" if recipe.dedup is None else "dedup"
+        steps = [
+            self._step("ingest", self._ingest(layout), SCAN_STEP),
+            self._step("clean", self._chain(recipe.clean, "clean", "ingest"), "ingest"),
+        ]
+        if recipe.dedup is not None:
+            rule = self._rule(recipe.dedup, "dedup", default="exact_duplicates")
+            steps.append(self._step("dedup", _corpus_work("dedup", "clean", rule), "clean"))
+        work = _corpus_work("split", before_split, split)
+        steps.append(self._step("split", work, before_split))
+        if recipe.tokenizer is not None:
+            tokenizer = self._made(TokenizerWork, recipe.tokenizer, ("tokenizer",))
+            steps.append(self._step("tokenizer", tokenizer, "split"))
+        steps.append(self._step("encode", self._chain(recipe.encode, "encode", "split"), "split"))
+        defaults = {
+            "name": recipe.name,
+            "seed": recipe.seed,
+            "licence": getattr(layout, "licence", ""),
+            "together": getattr(split, "together", ()),
+        }
+        shard = self._made(ShardWork, {**defaults, **recipe.shard}, ("shard",))
+        steps.append(self._step("shard", shard, "encode", directory=f"ds/{recipe.name}"))
+        return steps
+
+    def _model_steps(self) -> list[Step | None]:
+        """Return the steps from training on; what they import is not needed for data alone."""
+        from mmcore.evaluate.work import EvaluateWork
+        from mmcore.load.batches import MultimodalLoader
+        from mmcore.models.config import ModelConfig
+        from mmcore.register.work import RegisterWork
+        from mmcore.train.config import TrainConfig
+        from mmcore.train.work import TrainWork
+
+        recipe = self.recipe
+        if recipe.tokenizer is None:
+            message = "a model needs a tokenizer: add a `tokenizer:` section"
+            self.problems.append(Problem(("model",), message))
+        loader = self._named(recipe.loader, ("loader",), MultimodalLoader, default="multimodal")
+        model = self._made(ModelConfig, recipe.model or {}, ("model",))
+        train = self._made(TrainConfig, {"seed": recipe.seed, **recipe.train}, ("train",))
+        if loader is None or model is None or train is None:
+            return []
+        num_ranks = recipe.placement.num_ranks
+        training = self._guarded(
+            lambda: TrainWork(model=model, train=train, loader=loader, num_ranks=num_ranks),
+            ("train",),
+        )
+        evaluation = self._made(EvaluateWork, {"loader": loader, **recipe.evaluate}, ("evaluate",))
+        registration = self._made(
+            RegisterWork, {"model_name": recipe.name, **recipe.register_}, ("register",)
+        )
+        return [
+            self._step("train", training, "shard", "tokenizer"),
+            self._step("evaluate", evaluation, "train", "shard", "tokenizer"),
+            self._step("register", registration, "evaluate", "train", "shard"),
+        ]
+
+    def _step(self, name: str, work: Work | None, *inputs: str, directory: str = "") -> Step | None:
+        if work is None:
+            return None
+        limit = self.recipe.max_quarantined
+        return Step(name, work, inputs, directory=directory, max_quarantined=limit)
+
+    def _ingest(self, layout: Layout | None) -> IngestWork | None:
+        samples_per_task = self.recipe.source.samples_per_task
+        if layout is None:
+            return None
+        return IngestWork(layout=layout, samples_per_task=samples_per_task)
+
+    def _chain(
+        self, section: Mapping[str, Mapping[str, Any] | None], step: str, samples_from: str
+    ) -> MapWork | None:
+        stages = [
+            self._named(fields, (step, name), Stage, default=name)
+            for name, fields in section.items()
+        ]
+        found = tuple(stage for stage in stages if stage is not None)
+        return MapWork(step=step, samples_from=samples_from, stages=found)
+
+    def _rule(
+        self, fields: Mapping[str, Any], section: str, *, default: str, **defaults: Any
+    ) -> CorpusRule | None:
+        return self._guarded(
+            lambda: _rule_with_defaults(fields, section, default, defaults), (section,)
+        )
+
+    def _named(
+        self, fields: Mapping[str, Any] | None, path: Path_, kind: type[MadeT], *, default: str
+    ) -> MadeT | None:
+        return self._guarded(lambda: make_named(fields, path, kind, default=default), path)
+
+    def _made(self, cls: type[MadeT], fields: Mapping[str, Any], path: Path_) -> MadeT | None:
+        return self._guarded(lambda: make(cls, fields, path), path)
+
+    def _guarded(self, build: Callable[[], MadeT], path: Path_) -> MadeT | None:
+        try:
+            return build()
+        except InvalidComponent as error:
+            self.problems += error.problems
+        except ConfigError as error:
+            self.problems.append(Problem(path, str(error).rstrip(".")))
+        return None
+
+
+def _corpus_work(step: str, samples_from: str, rule: CorpusRule | None) -> CorpusWork | None:
+    return None if rule is None else CorpusWork(step=step, samples_from=samples_from, rule=rule)
+
+
+def _rule_with_defaults(
+    fields: Mapping[str, Any], section: str, default: str, defaults: Mapping[str, Any]
+) -> CorpusRule:
+    """Build a rule, giving it those of the defaults that it has a field for."""
+    cls = find_class(fields.get("use", default), (section,))
+    known = getattr(cls, "__dataclass_fields__", {})
+    usable = {name: value for name, value in defaults.items() if name in known}
+    made: CorpusRule = make_named({**usable, **fields}, (section,), CorpusRule, default=default)
+    return made

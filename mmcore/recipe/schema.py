@@ -1,0 +1,59 @@
+"""The sections of a recipe. What a section's components accept is said by their own classes."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fields = dict[str, Any]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors; values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceSection(Section):
+    """Where the raw corpus is and how its files form samples."""
+
+    path: str
+    """A folder, or an fsspec URL such as s3://bucket/prefix."""
+    layout: Fields
+    """`use: folder` or `use: stamps`, or an import path, with its fields."""
+    samples_per_task: Annotated[int, Field(ge=1)] = 256
+    hint: str = ""
+    """Said when nothing is found at `path`: how to get the corpus."""
+
+
+class PlacementSection(Section):
+    """Where things run. Nothing here changes a fingerprint."""
+
+    num_ranks: Annotated[int, Field(ge=1)] = 2
+    """Processes that train together."""
+
+
+class Recipe(Section):
+    """A whole pipeline: from a raw corpus to a registered model."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+    """Of the dataset; letters, digits, - and _."""
+    seed: int = 0
+    """Of the split, the order of samples and the training, where they name none of their own."""
+    max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """The share of broken samples above which a step fails."""
+    source: SourceSection
+    clean: dict[str, Fields | None] = {}
+    """Stages in their order; the first that does not keep a sample decides."""
+    dedup: Fields | None = None
+    split: Fields
+    encode: dict[str, Fields | None] = {}
+    """Stages in their order."""
+    tokenizer: Fields | None = None
+    shard: Fields = {}
+    loader: Fields = {}
+    model: Fields | None = None
+    """Without it the recipe ends with the dataset."""
+    train: Fields = {}
+    evaluate: Fields = {}
+    register_: Annotated[Fields, Field(alias="register")] = {}
+    placement: PlacementSection = PlacementSection()

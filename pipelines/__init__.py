@@ -1,0 +1,1 @@
+"""Prefect flows: what happens and when. Wiring only; `mmcore` does the work."""

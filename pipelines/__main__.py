@@ -1,0 +1,68 @@
+"""`python -m pipelines RECIPE`: the end-to-end flow, in this process, with or without a server.
+
+Whether there is anything to do is decided before Prefect is imported.
+"""
+
+import asyncio
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mmcore.cli.options import DEFAULT_ROOT, NOTHING_TO_DO, Overrides, Recipe, Root, say
+from mmcore.cli.run import summary_lines
+from mmcore.errors import MmError
+from mmcore.recipe.build import load_recipe
+from mmcore.recipe.execute import absolute_root, committed, plan_recipe, summarise
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def end_to_end(
+    recipe: Recipe,
+    root: Root = DEFAULT_ROOT,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    executor: Annotated[str, typer.Option(help="ray or local")] = "ray",
+    workers: Annotated[int, typer.Option(min=1, help="Tasks at a time")] = os.cpu_count() or 1,
+) -> None:
+    """Run a recipe from end to end through Prefect. Exit code 4: nothing to do."""
+    root = absolute_root(root)
+    loaded = load_recipe(recipe, overrides=overrides)
+    plan = plan_recipe(loaded, root=root)
+    if plan.to_run:
+        _run_flow(recipe, root=root, overrides=overrides, executor=executor, workers=workers)
+        plan = plan_recipe(loaded, root=root)
+        code = 0
+    else:
+        num_steps = len(plan.steps)
+        say(f"nothing to do: all {num_steps} steps are there; no file, setting or code changed")
+        code = NOTHING_TO_DO
+    print("\n".join(summary_lines(summarise(loaded.recipe.name, committed(plan)))))
+    raise typer.Exit(code)
+
+
+def _run_flow(recipe: str, *, root: str, overrides: list[str], executor: str, workers: int) -> None:
+    for name, value in {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "mmcore",
+        # a first start migrates a database: 20 s are too few on a busy machine
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    }.items():
+        os.environ.setdefault(name, value)
+    from pipelines import flows
+
+    flow = flows.end_to_end(
+        recipe, root=root, overrides=overrides, executor=executor, workers=workers
+    )
+    asyncio.run(flow)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except MmError as error:
+        say(f"mm: {error}")
+        sys.exit(error.exit_code)
