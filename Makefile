@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint format docs lock clean
+.PHONY: help install demo test bench lint format docs lock clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: install  ## Real corpus to registered model; again: does nothing and says 
 
 test: install  ## Run every test
 	@$(BIN)/python -m pytest
+
+bench: install  ## Measure what docs/benchmarks.md says; BENCH="--corpus PATH --seeds 3" trains too
+	@$(BIN)/python tests/benchmarks/bench_spine.py $(BENCH)
 
 lint: install  ## Check style, types, layers and docs
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -5,6 +5,7 @@
 with a suggestion where a name is almost right.
 """
 
+import dataclasses
 import difflib
 import os
 import re
@@ -329,6 +330,6 @@ def _fields(schema: Any) -> dict[Any, Any]:
     for option in (schema, *getattr(schema, "__args__", ())):
         if hasattr(option, "model_fields"):
             return {name: field.annotation for name, field in option.model_fields.items()}
-        if hasattr(option, "__dataclass_fields__"):
-            return {name: field.type for name, field in option.__dataclass_fields__.items()}
+        if dataclasses.is_dataclass(option):
+            return {field.name: field.type for field in dataclasses.fields(option)}
     return {}

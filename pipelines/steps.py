@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from mmcore.cli.progress import describe_counts
 from mmcore.core.graph import Plan
 from mmcore.core.runner import Event, Run, StepResult
 from mmcore.executors import make_executor
@@ -39,11 +41,20 @@ async def run_steps(
 async def run_step(name: str, *, run: Run, plan: Plan, dataset: str) -> None:
     """Run one step. The truth is its manifest; Prefect is told the counts."""
     result = await asyncio.to_thread(run.run_step, name, plan)
+    get_run_logger().info("%s: %s", name, describe_result(result))
     await acreate_markdown_artifact(
         key=f"{dataset}-{name}".replace("_", "-"),
         markdown=markdown_of(name, result),
         description=f"{name} of {dataset}",
     )
+
+
+def describe_result(result: StepResult) -> str:
+    """Return what a step came to, in a line."""
+    if result.was_cached:
+        return "there already, nothing changed"
+    counts = describe_counts(asdict(result.artifact.manifest.counts))
+    return f"made in {result.seconds:.1f} s  {counts}".rstrip()
 
 
 def markdown_of(name: str, result: StepResult) -> str:

@@ -1,5 +1,6 @@
 """`mm config`: what a recipe says once everything is merged, and what recipes may say."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from mmcore.cli.dispatch import new_app
 from mmcore.cli.options import AsJson, Overrides, Recipe, print_json
 from mmcore.config import Origin, Path_
 from mmcore.recipe.build import load_recipe
-from mmcore.recipe.jsonschema import recipe_schema
+from mmcore.recipe.jsonschema import INTERNAL_FIELDS, recipe_schema
 
 app = new_app()
 
@@ -65,6 +66,11 @@ def _resolved(recipe: dict[str, Any], steps: Any) -> dict[str, Any]:
     for section in ("dedup", "split"):
         if section in works:
             recipe[section] = _over(_fields_of(works[section].rule), recipe[section])
+    for section in ("tokenizer", "shard", "evaluate", "register"):
+        if section in works:
+            fields = _fields_of(works[section])
+            own = {name: fields[name] for name in fields if name not in INTERNAL_FIELDS}
+            recipe[section] = _over(own, recipe[section])
     if "train" in works:
         work = works["train"]
         for section, value in (
@@ -77,12 +83,10 @@ def _resolved(recipe: dict[str, Any], steps: Any) -> dict[str, Any]:
 
 
 def _fields_of(value: Any) -> dict[str, Any]:
-    fields = getattr(value, "__dataclass_fields__", {})
+    found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return {
-        name: _fields_of(inner)
-        if hasattr(inner := getattr(value, name), "__dataclass_fields__")
-        else inner
-        for name in fields
+        name: _fields_of(inner) if dataclasses.is_dataclass(inner) else inner
+        for name, inner in found.items()
     }
 
 

@@ -3,7 +3,6 @@
 import importlib
 import sys
 
-import click
 import typer
 
 from mmcore.cli.commands import COMMANDS
@@ -16,14 +15,14 @@ def dispatch(name: str, arguments: list[str]) -> int:
     """Run a subcommand and return its exit code."""
     app: typer.Typer = importlib.import_module(COMMANDS[name].module).app
     try:
+        # typer answers Ctrl-C with the exit code 130
         code = app(args=arguments, prog_name=f"mm {name}", standalone_mode=False)
+        if code == INTERRUPTED:
+            print("mm: interrupted. What is done is kept; run again to go on.", file=sys.stderr)
         return code if isinstance(code, int) else 0
-    except click.ClickException as error:
-        error.show(sys.stderr)
+    except typer.TyperException as error:
+        print(f"mm: {error.format_message()} See: mm {name} --help", file=sys.stderr)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("mm: interrupted. What was committed is kept; run again to go on.", file=sys.stderr)
-        return INTERRUPTED
     except MmError as error:
         print(f"mm: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,6 +1,7 @@
 """`mm run`: run a recipe."""
 
 import os
+from statistics import fmean
 from typing import Annotated
 
 import typer
@@ -101,14 +102,21 @@ def summary_lines(summary: Summary) -> list[str]:
 
 
 def headline(summary: Summary) -> list[tuple[str, str]]:
-    """Return the three numbers to look at first."""
+    """Return the three numbers to look at first, each beside what it has to beat."""
     metrics = summary.metrics
     if not metrics:
         return []
     alone = metrics["accuracy_by_modality"]
-    best = max(alone, key=alone.get)
+    best = max(sorted(alone), key=alone.__getitem__)
+    directions = metrics["retrieval"]
+    found = fmean(figures["recall_at_10"] for figures in directions.values())
+    chance = fmean(figures["chance_at_10"] for figures in directions.values())
     return [
-        ("accuracy", f"{metrics['accuracy']:.3f}  (majority {metrics['majority_accuracy']:.3f}, "
-                     f"best alone: {best} {alone[best]:.3f})"),
+        (
+            "accuracy",
+            f"{metrics['accuracy']:.3f}  (best modality alone: {best} {alone[best]:.3f}, "
+            f"majority {metrics['majority_accuracy']:.3f})",
+        ),
         ("macro F1", f"{metrics['macro_f1']:.3f}"),
-    ]  # fmt: skip
+        ("R@10", f"{found:.3f}  (chance {chance:.3f}, mean of {len(directions)} directions)"),
+    ]

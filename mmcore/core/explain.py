@@ -1,5 +1,6 @@
 """The whole story of one sample: where it is from, what was measured, who decided, who learned."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -30,12 +31,16 @@ def find_keys(root: str, dataset: DatasetVersion, name: str) -> list[str]:
     exact = keys.filter(pc.equal(keys["key"], name))["key"].to_pylist()
     if exact:
         return list(exact)
-    wanted = name.strip("/").lower()
     rows = keys.to_pylist()
-    found = [row["key"] for row in rows if f'"original_key":"{wanted}"' in row["meta"].lower()]
-    if found:
-        return sorted(found)
-    near = sorted(row["key"] for row in rows if wanted.replace("/", "__") in row["key"])[:5]
+    originals = [str(json.loads(row["meta"]).get("original_key", "")) for row in rows]
+    wanted = name.strip("/")
+    for fold in (str, str.casefold):
+        paired = zip(rows, originals, strict=True)
+        found = [row["key"] for row, original in paired if fold(original) == fold(wanted)]
+        if found:
+            return sorted(found)
+    flat = wanted.casefold().replace("/", "__")
+    near = sorted(row["key"] for row in rows if flat in row["key"])[:5]
     hint = f" Near: {', '.join(near)}." if near else ""
     raise ConfigError(
         f"no sample {name!r} among the {len(rows)} that {dataset} was made from.{hint}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmcore import storage
 from mmcore.core.manifest import load_manifest
+from mmcore.core.reasons import why
 from mmcore.core.source import (
     SCAN_STEP,
     Source,
@@ -169,44 +170,17 @@ def _plan_steps(
                 None,
             )
         else:
-            why = _why(identity, memory.get(step.name))
-            yield PlannedStep(step.name, True, why, fingerprint, url, _seconds(memory, step.name))
+            before = memory.get(step.name)
+            reason = why(identity, before and before["identity"])
+            yield PlannedStep(
+                step.name, True, reason, fingerprint, url, _seconds(memory, step.name)
+            )
 
 
 def _known_scan(graph: Graph, root: str, state: SourceState) -> Artifact | None:
     if state.content is None:
         return None
     return load_scan(graph.directory(root, SCAN_STEP), state.content)
-
-
-def _why(identity: Mapping[str, Json], before: Mapping[str, Any] | None) -> str:
-    """Say which parts of a step's identity differ from the last time."""
-    if before is None:
-        return "never ran here"
-    old, new = dict(_flatten(before["identity"])), dict(_flatten(identity))
-    inputs = [name for name in new if name.startswith("inputs.") and new[name] != old.get(name)]
-    changed = sorted(
-        name
-        for name in old.keys() | new.keys()
-        if old.get(name) != new.get(name) and not name.startswith("inputs.")
-    )
-    said = [f"{name.removeprefix('work.')}: {old.get(name)} -> {new.get(name)}" for name in changed]
-    if len(said) > 3:
-        said = [*said[:3], f"and {len(said) - 3} more"]
-    if inputs:
-        said.append(f"input changed: {', '.join(name.removeprefix('inputs.') for name in inputs)}")
-    return "; ".join(said) or "its artifact is gone or was never finished"
-
-
-def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _flatten(inner, f"{path}.{name}" if path else name)
-    elif isinstance(value, list | tuple):
-        for i, inner in enumerate(value):
-            yield from _flatten(inner, f"{path}[{i}]")
-    else:
-        yield path, value
 
 
 def load_memory(graph: Graph, root: str) -> dict[str, Any]:

@@ -29,6 +29,9 @@ class TokenizerWork:
     format of Hugging Face `tokenizers`; a text is encoded as [CLS] ... [SEP].
     """
 
+    # pydantic reads this when a recipe is checked: an unknown key is an error, with a suggestion
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
     code_version: ClassVar[int] = 1
 
     vocab_size: int = 4_096

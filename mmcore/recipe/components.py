@@ -1,8 +1,8 @@
 """Stages by name: a short name of ours, or the import path of anyone's class.
 
 clean:
-min_side: {min_side: 32}                        # a short name
-blur: {use: my_package.filters.Blur, max: 3}    # an import path; `blur` names it for --set
+  min_side: {min_side: 32}                        # a short name
+  blur: {use: my_package.filters.Blur, max: 3}    # an import path; `blur` names it for --set
 """
 
 import importlib

@@ -11,9 +11,9 @@ from mmcore.core.executor import Executor
 from mmcore.core.graph import Plan, make_plan
 from mmcore.core.manifest import load_manifest
 from mmcore.core.runner import Event, Listener, Run
+from mmcore.core.runs import RunLog
 from mmcore.core.step import Artifact
 from mmcore.recipe.build import LoadedRecipe
-from mmcore.telemetry.runs import RunLog
 
 
 def absolute_root(root: str) -> str:

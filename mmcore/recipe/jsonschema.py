@@ -15,7 +15,7 @@ from mmcore.register.work import RegisterWork
 from mmcore.shard.work import ShardWork
 from mmcore.train.config import TrainConfig
 
-_INTERNAL = ("step", "samples_from", "runs_in_driver", "loader", "code_version")
+INTERNAL_FIELDS = ("step", "samples_from", "runs_in_driver", "loader", "code_version")
 _GIVEN = ("name", "model_name")  # by the recipe, where a section does not say them
 
 
@@ -26,6 +26,8 @@ def recipe_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = schema.setdefault("$defs", {})
     properties: dict[str, Any] = schema["properties"]
     properties["extends"] = {"type": ["string", "array"], "items": {"type": "string"}}
+    # what a recipe leaves out may be in one that it extends
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["extends"]}]
     stages = {
         name: {"anyOf": [stage, {"type": "null"}]} if not stage["required"] else stage
         for name, stage in _by_name(Stage, definitions).items()
@@ -63,19 +65,21 @@ def _by_name(kind: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _any_of(kind: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    options = []
+    options: list[dict[str, Any]] = []
     for name, schema in _by_name(kind, definitions).items():
         use = {"enum": [name]}
         options.append({**schema, "properties": {"use": use, **schema.get("properties", {})}})
-    return {"anyOf": [*options, {"type": "object", "required": ["use"]}]}
+    elsewhere = {"use": {"type": "string", "not": {"enum": sorted(SHORT_NAMES)}}}
+    options.append({"type": "object", "properties": elsewhere, "required": ["use"]})
+    return {"anyOf": options}
 
 
 def _fields_schema(cls: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
     schema = json_schema(cls)
     definitions |= schema.pop("$defs", {})
-    for name in _INTERNAL:
+    for name in INTERNAL_FIELDS:
         schema.get("properties", {}).pop(name, None)
     schema["required"] = [
-        name for name in schema.get("required", []) if name not in (*_INTERNAL, *_GIVEN)
+        name for name in schema.get("required", []) if name not in (*INTERNAL_FIELDS, *_GIVEN)
     ]
     return schema

@@ -29,7 +29,7 @@ def dataset_card(
     lines = [
         "---",
         f"pretty_name: {json.dumps(name)}",
-        f"license: {json.dumps(licence or 'unknown')}",
+        f"license: {json.dumps(licence.lower() or 'unknown')}",
         "configs:",
         "- config_name: default",
         "  data_files:",

@@ -139,7 +139,7 @@ def test_what_a_dead_process_left_behind_is_swept_away(corpus: Path, tmp_path: P
     graph = toy_graph(corpus)
     run = run_toy(graph, tmp_path / "whole")
     url = run.artifacts["clean"].url.replace("whole", "again")
-    program = f"from mmcore import storage; print(storage.temporary_name())"
+    program = "from mmcore import storage; print(storage.temporary_name())"
     name = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -157,7 +157,7 @@ def test_a_changed_setting_runs_only_what_depends_on_it_and_says_which(
     changed = toy_graph(corpus, stage=Shout(min_chars=14))
     plan = Run(changed, root=str(tmp_path / "root"), executor=LocalExecutor()).plan()
     assert [step.name for step in plan.to_run] == ["clean", "dedup"]
-    assert "stages[0].min_chars: 3 -> 14" in plan.to_run[0].reason
+    assert "Shout.min_chars: 3 -> 14" in plan.to_run[0].reason
     assert plan.to_run[1].reason == "input changed: clean"
     assert plan.to_run[0].estimated_seconds is not None
 
@@ -179,7 +179,7 @@ def test_a_changed_file_is_found_and_a_touched_one_changes_nothing(
 
 
 def test_a_missing_corpus_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no file below .*nowhere"):
+    with pytest.raises(ConfigError, match=r"no file below .*nowhere"):
         run_toy(toy_graph(tmp_path / "nowhere"), tmp_path / "root")
 
 
@@ -189,7 +189,7 @@ def test_too_many_broken_samples_fail_the_step_and_commit_nothing(
     graph = toy_graph(corpus)
     strict = tuple(replace(step, max_quarantined=0.01) for step in graph.steps)
     with pytest.raises(
-        StepError, match="1 of 23 samples are broken .text_broken 1.*max_quarantined"
+        StepError, match=r"1 of 23 samples are broken .text_broken 1.*max_quarantined"
     ):
         run_toy(replace(graph, steps=strict), tmp_path / "root")
     assert not list((tmp_path / "root" / "steps" / "toy" / "clean").glob("*/manifest.json"))

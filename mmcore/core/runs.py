@@ -39,8 +39,9 @@ class RunLog:
 
     def event(self, kind: str, step: str, facts: Mapping[str, Any]) -> None:
         """Add a line; on an object store lines are written when a step ends."""
-        seconds = round(time.monotonic() - self._started, 3)
-        line = json.dumps({"seconds": seconds, "kind": kind, "step": step, **facts}, sort_keys=True)
+        at_seconds = round(time.monotonic() - self._started, 3)
+        value = {"at_seconds": at_seconds, "kind": kind, "step": step, **facts}
+        line = json.dumps(value, sort_keys=True)
         self._lines.append(line + "\n")
         url = storage.join(self.url, "events.jsonl")
         if storage.is_local(url):

@@ -1,0 +1,95 @@
+"""The model: an encoder per modality, one embedding space, a class head each and one for all."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmcore.models.config import DataShape, ModelConfig
+from mmcore.models.encoders import AudioEncoder, ImageEncoder, TextEncoder
+from mmcore.models.heads import ModalityHead, ProductOfExperts
+
+INPUTS: Mapping[str, tuple[str, ...]] = {
+    "image": ("image",),
+    "text": ("text_ids", "text_mask"),
+    "audio": ("audio_mel", "audio_mask"),
+}
+"""The arrays of a batch that an encoder reads; `has_<modality>` says which rows hold something."""
+
+
+class ModelOutput(NamedTuple):
+    """What a model says of a batch of B samples."""
+
+    embeddings: dict[str, Tensor]
+    """By modality, [B, D], L2-normalised; zeros where the sample lacks the modality."""
+    logits: dict[str, Tensor]
+    """By modality and under `fused`, [B, C]; zeros where the sample lacks the modality."""
+
+
+class MultimodalModel(nn.Module):
+    """Pictures, texts and sounds to embeddings in one space and to class logits.
+
+    >>> output = model(batch)          # the arrays of mmcore.core.loader.Batch, as tensors
+    >>> output.embeddings["image"] @ output.embeddings["text"].T
+    """
+
+    def __init__(self, config: ModelConfig, shape: DataShape) -> None:
+        super().__init__()
+        self.config = config
+        self.shape = shape
+        self.modalities = config.modalities
+        encoders: dict[str, nn.Module] = {}
+        if config.image is not None:
+            encoders["image"] = ImageEncoder(config.image)
+        if config.text is not None:
+            encoders["text"] = TextEncoder(config.text, vocab_size=shape.vocab_size)
+        if config.audio is not None:
+            encoders["audio"] = AudioEncoder(config.audio, num_mels=shape.num_mels)
+        self.encoders = nn.ModuleDict(encoders)
+        self.heads = nn.ModuleDict(
+            {
+                name: ModalityHead(
+                    int(encoder.num_features),  # type: ignore[arg-type]
+                    embedding_dim=config.embedding_dim,
+                    num_labels=len(shape.labels),
+                    dropout=config.dropout,
+                )
+                for name, encoder in encoders.items()
+            }
+        )
+        self.fusion = ProductOfExperts(self.modalities)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> ModelOutput:
+        embeddings: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+        present: dict[str, Tensor] = {}
+        for name in self.modalities:
+            arrays = [batch[array] for array in INPUTS[name]]
+            has = batch[f"has_{name}"]
+            features = _encode_present(self.encoders[name], has, arrays)
+            # float32 from here on: a softmax in bfloat16 loses the tail
+            embedding, logit = self.heads[name](features.float())
+            present[name] = has.to(logit.dtype)
+            embeddings[name] = embedding * present[name][:, None]
+            logits[name] = logit * present[name][:, None]
+        fused = self.fusion(logits, present)
+        return ModelOutput(embeddings, {**logits, "fused": fused})
+
+
+def _encode_present(encoder: nn.Module, has: Tensor, arrays: list[Tensor]) -> Tensor:
+    """Encode the rows that hold something; the others get zeros.
+
+    Zeros must not reach the encoder: they would move the statistics of its batch normalisation.
+    Where no row holds anything the first one goes through, since under ZeRO-3 every rank has to
+    run the same modules.
+    """
+    if bool(has.all()):
+        encoded: Tensor = encoder(*arrays)
+        return encoded
+    rows = has.nonzero()[:, 0]
+    if len(rows) == 0:
+        rows = torch.zeros(1, dtype=torch.int64, device=has.device)
+    encoded = encoder(*(array[rows] for array in arrays))
+    features = encoded.new_zeros((len(has), encoded.shape[1])).index_copy(0, rows, encoded)
+    return features * has[:, None]

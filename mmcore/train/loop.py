@@ -1,0 +1,267 @@
+"""What each rank does: read, forward, backward, step; then validate, and write it down."""
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcore import storage
+from mmcore.core.loader import Batch, Loader, OpenLoader
+from mmcore.core.rows import file_record
+from mmcore.core.step import Inputs
+from mmcore.errors import ConfigError, StepError
+from mmcore.models.config import DataShape, ModelConfig
+from mmcore.models.losses import NO_LABEL, training_loss
+from mmcore.models.multimodal import ModelOutput, MultimodalModel
+from mmcore.models.saved import model_files
+from mmcore.sample import Json
+from mmcore.train.config import TrainConfig
+from mmcore.train.engine import Engine, World, build_engine
+from mmcore.train.schedule import learning_rate
+
+TRAIN_SPLIT = "train"
+VALIDATION_SPLIT = "val"
+TOKENIZER_STEP = "tokenizer"
+TOKENIZER_NAME = "tokenizer.json"
+METRICS_NAME = "metrics.jsonl"
+TIMING_NAME = "timing.jsonl"
+LABELS_NAME = "labels.json"
+_EVALUATION_BATCH_SIZE = 64
+_REPORT_EVERY = 10  # steps; a bar that moves twice a second is enough
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+def train(
+    *,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    loader: Loader,
+    inputs: Inputs,
+    output_url: str,
+    report: Report,
+) -> None:
+    """Train on this rank together with the others; rank 0 writes and reports the files."""
+    world = World.from_environment()
+    _make_repeatable(config)
+    dataset = loader.open(inputs)
+    num_steps = _steps_per_epoch(dataset, config) * config.epochs
+    model = build_model(model_config, dataset)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    # after the model: ranks start from the same weights and then drop out independently
+    torch.manual_seed((config.seed << 20) + world.rank + 1)
+    engine = build_engine(model, config, world)
+    log = _Log(output_url if world.rank == 0 else None)
+    step = 0
+    try:
+        for epoch in range(config.epochs):
+            started = time.perf_counter()
+            engine.evaluating(is_evaluating=False)
+            for batch in _rank_epoch(dataset, config, world, epoch):
+                figures = _train_step(engine, model_config, config, world, batch, step, num_steps)
+                log.metrics({"step": step, "epoch": epoch, **figures})
+                step += 1
+                if step % _REPORT_EVERY == 0:
+                    message = f"epoch {epoch + 1}/{config.epochs}, loss {figures['loss']:.3f}"
+                    report(_progress(step, num_steps, message))
+            trained = time.perf_counter()
+            validation = validate(engine, model_config, dataset, world)
+            summary = {"step": step - 1, "epoch": epoch, **validation}
+            log.metrics(summary)
+            log.timing(epoch, step, trained - started, time.perf_counter() - trained)
+            log.flush()
+            metrics = {"train_loss": figures["loss"], "learning_rate": figures["lr"], **validation}
+            report({"kind": "epoch", "step": step - 1, "metrics": metrics})
+            message = f"epoch {epoch + 1}/{config.epochs}, {_brief(validation)}"
+            report(_progress(step, num_steps, message))
+        weights = engine.weights()
+    finally:
+        engine.close()
+    if world.rank == 0:
+        files = model_files(model, preprocessing=dict(loader.identity()), weights=weights)
+        tokenizer = storage.join(inputs[TOKENIZER_STEP].url, TOKENIZER_NAME)
+        files[TOKENIZER_NAME] = storage.read(tokenizer)
+        files[LABELS_NAME] = (json.dumps(list(dataset.labels), ensure_ascii=False) + "\n").encode()
+        files |= log.files()
+        records = [file_record(output_url, name, files[name]) for name in sorted(files)]
+        facts: dict[str, Json] = {
+            "num_parameters": num_parameters,
+            "num_steps": step,
+            "num_epochs": config.epochs,
+            "num_train_samples": len(dataset.samples(TRAIN_SPLIT)),
+            "train_loss": figures["loss"],
+            **validation,
+        }
+        report({"kind": "finished", "files": [asdict(r) for r in records], "facts": facts})
+
+
+def build_model(config: ModelConfig, dataset: OpenLoader) -> MultimodalModel:
+    """Return a new model that fits a dataset; torch's generator decides its weights."""
+    labels = tuple(dataset.labels)
+    if not labels:
+        raise StepError(
+            "no sample of the dataset has a label, and the model has class heads. Set label_from "
+            "in the source's layout, or loader.label_field."
+        )
+    first = next(iter(dataset.in_order(TRAIN_SPLIT, batch_size=1)))
+    num_mels = int(first.arrays["audio_mel"].shape[2])
+    shape = DataShape(labels=labels, vocab_size=dataset.vocab_size, num_mels=num_mels)
+    return MultimodalModel(config, shape)
+
+
+def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """Return the arrays of a batch as tensors on a device."""
+    return {name: torch.from_numpy(array).to(device) for name, array in batch.arrays.items()}
+
+
+def _make_repeatable(config: TrainConfig) -> None:
+    torch.set_num_threads(config.num_threads)
+    torch.manual_seed(config.seed)
+    # a warning where a kernel has no repeatable form, which only happens on GPUs
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _steps_per_epoch(dataset: OpenLoader, config: TrainConfig) -> int:
+    num_steps = dataset.num_steps(TRAIN_SPLIT, global_batch_size=config.global_batch_size)
+    if num_steps == 0:
+        num_samples = len(dataset.samples(TRAIN_SPLIT))
+        raise ConfigError(
+            f"train.global_batch_size={config.global_batch_size} is more than the {num_samples} "
+            f"samples of the split {TRAIN_SPLIT!r}. Use {num_samples} or less."
+        )
+    return num_steps
+
+
+def _rank_epoch(
+    dataset: OpenLoader, config: TrainConfig, world: World, epoch: int
+) -> Iterator[Batch]:
+    return dataset.epoch(
+        TRAIN_SPLIT,
+        seed=config.seed,
+        epoch=epoch,
+        global_batch_size=config.global_batch_size,
+        rank=world.rank,
+        num_ranks=world.num_ranks,
+    )
+
+
+def _train_step(
+    engine: Engine,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    world: World,
+    batch: Batch,
+    step: int,
+    num_steps: int,
+) -> dict[str, float]:
+    tensors = to_tensors(batch, world.device)
+    output = engine.forward(tensors)
+    parts = training_loss(
+        output, tensors, model_config.loss, gather=engine.gather, num_ranks=world.num_ranks
+    )
+    engine.backward(parts["loss"])
+    rate = learning_rate(
+        step,
+        num_steps=num_steps,
+        num_warmup_steps=round(config.warmup_fraction * num_steps),
+        peak=config.learning_rate,
+    )
+    grad_norm = engine.step(rate)
+    figures = {name: round(value.item(), 6) for name, value in parts.items()}
+    if not all(map(_is_finite, figures.values())):
+        raise StepError(
+            f"the loss is {figures['loss']} at step {step}: training has diverged. Lower "
+            f"train.learning_rate={config.learning_rate}, or set train.max_grad_norm."
+        )
+    num_samples = (step + 1) * config.global_batch_size
+    return {**figures, "lr": rate, "grad_norm": grad_norm, "samples": num_samples}
+
+
+def validate(
+    engine: Engine, model_config: ModelConfig, dataset: OpenLoader, world: World
+) -> dict[str, float]:
+    """Return `val_loss` and the accuracy of each head over the whole validation split.
+
+    Every rank looks at all of it: under ZeRO-3 a forward pass needs all ranks.
+    """
+    sums: dict[str, float] = defaultdict(float)
+    counts: dict[str, int] = defaultdict(int)
+    engine.evaluating(is_evaluating=True)
+    with torch.no_grad():
+        for batch in dataset.in_order(VALIDATION_SPLIT, batch_size=_EVALUATION_BATCH_SIZE):
+            tensors = to_tensors(batch, world.device)
+            output = engine.forward(tensors)
+            loss = training_loss(output, tensors, model_config.loss)["loss"]
+            sums["val_loss"] += loss.item() * len(batch.keys)
+            counts["val_loss"] += len(batch.keys)
+            for name, (num_right, num) in _num_right(output, tensors).items():
+                sums[name] += num_right
+                counts[name] += num
+    return {name: round(sums[name] / max(1, counts[name]), 6) for name in sums}
+
+
+def _num_right(output: ModelOutput, batch: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Return, by metric, how many labelled rows a head gets right, and how many there are."""
+    found = {}
+    for name, logits in output.logits.items():
+        counted = batch["label"] != NO_LABEL
+        if name != "fused":
+            counted = counted & batch[f"has_{name}"]
+        right = (logits.argmax(dim=1) == batch["label"]) & counted
+        metric = "val_accuracy" if name == "fused" else f"val_accuracy_{name}"
+        found[metric] = (int(right.sum()), int(counted.sum()))
+    return found
+
+
+class _Log:
+    """The lines of a run, written anew after each epoch so that others can watch; rank 0 only."""
+
+    def __init__(self, output_url: str | None) -> None:
+        self._output_url = output_url
+        self._metrics: list[str] = []
+        self._timing: list[str] = []
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Add a line; values that are not numbers are left out."""
+        self._metrics.append(_line({k: v for k, v in values.items() if _is_finite(v)}))
+
+    def timing(self, epoch: int, step: int, train_seconds: float, validate_seconds: float) -> None:
+        """Add a line of the clock."""
+        seconds = {"train_seconds": train_seconds, "validate_seconds": validate_seconds}
+        rounded = {name: round(value, 3) for name, value in seconds.items()}
+        self._timing.append(_line({"epoch": epoch, "step": step - 1, **rounded}))
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files by name."""
+        return {
+            METRICS_NAME: "".join(self._metrics).encode(),
+            TIMING_NAME: "".join(self._timing).encode(),
+        }
+
+    def flush(self) -> None:
+        """Write what there is."""
+        if self._output_url is not None:
+            for name, data in self.files().items():
+                storage.write(storage.join(self._output_url, name), data)
+
+
+def _line(values: Mapping[str, float]) -> str:
+    return json.dumps(dict(values), allow_nan=False) + "\n"
+
+
+def _is_finite(value: float) -> bool:
+    return math.isfinite(value)
+
+
+def _progress(done: int, total: int, message: str) -> dict[str, Json]:
+    return {"kind": "progress", "done": done, "total": total, "message": message}
+
+
+def _brief(validation: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in validation.items() if "_" in name)

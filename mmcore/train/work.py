@@ -1,0 +1,147 @@
+"""The step that trains: it starts the ranks, passes on what they say, records what they wrote."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from mmcore.core.loader import Loader
+from mmcore.core.manifest import FileRecord
+from mmcore.core.step import Inputs, Progress, Task, TaskContext, TaskReport
+from mmcore.errors import StepError
+from mmcore.models.config import ModelConfig
+from mmcore.sample import Json
+from mmcore.train.config import TrainConfig
+
+STEP = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainWork:
+    """Train a model on the split `train` of the step `shard`, with the tokenizer of `tokenizer`.
+
+    Writes `model.safetensors` and `model.json`, `tokenizer.json` beside them so that the directory
+    stands alone, `labels.json`, `metrics.jsonl` (a line per step and per epoch) and `timing.jsonl`
+    (the clock, apart from what can be repeated).
+    """
+
+    code_version: ClassVar[int] = 1
+
+    model: ModelConfig
+    train: TrainConfig
+    loader: Loader
+    num_ranks: int = 2
+    """Where it runs: processes, one per GPU or core. No part of the identity."""
+
+    def __post_init__(self) -> None:
+        self.train.check_ranks(self.num_ranks)
+
+    @property
+    def runs_in_driver(self) -> bool:
+        """Yes: it starts a gang of ranks, and waits."""
+        return True
+
+    @property
+    def samples_from(self) -> None:
+        """No sample passes through it."""
+        return
+
+    def identity(self) -> Mapping[str, Json]:
+        """Return what decides the weights; the number of ranks only changes how sums round."""
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        return {
+            "work": name,
+            "code_version": self.code_version,
+            "model": asdict(self.model),
+            "train": asdict(self.train),
+            "loader": dict(self.loader.identity()),
+        }
+
+    def tasks(self, inputs: Inputs) -> Sequence[Task]:
+        """Return one task: all ranks together."""
+        return [Task(STEP)]
+
+    def run(self, task: Task, context: TaskContext) -> TaskReport:
+        """Train, and return the files and the figures that rank 0 has reported."""
+        assert context.executor is not None, "training runs in the driver"
+        tracker = self._tracker(context)
+        reports = _Reports(context, tracker)
+        status = "failed"
+        try:
+            context.executor.gang(
+                train_rank,
+                {
+                    "model": self.model,
+                    "train": self.train,
+                    "loader": self.loader,
+                    "inputs": context.inputs,
+                    "output_url": context.output_url,
+                },
+                num_ranks=self.num_ranks,
+                on_report=reports,
+            )
+            finished = reports.finished
+            if finished is None:
+                raise StepError(
+                    "the ranks ended without saying what they wrote. This is a fault of the "
+                    "executor: run the same command again with --executor local."
+                )
+            status = "finished"
+        finally:
+            tracker.finish(status)
+        files = [FileRecord(**record) for record in finished["files"]]
+        return TaskReport(files=files, facts=finished["facts"])
+
+    def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
+        """Return the facts of the one task."""
+        return TaskReport(files=(), facts=reports[0].facts)
+
+    def _tracker(self, context: TaskContext) -> Any:
+        # MLflow takes a second to load, and a plan does not need it
+        from mmcore.telemetry.mlflow import TrainingTracker
+
+        tracker = TrainingTracker(
+            context.root,
+            experiment="mmcore",
+            run_name=f"train-{context.fingerprint[:8]}",
+            run_key=context.fingerprint,
+        )
+        identity = self.identity()
+        tracker.log_params({name: identity[name] for name in ("model", "train", "loader")})
+        return tracker
+
+
+def train_rank(config: Mapping[str, Any]) -> Json:
+    """Train on the rank that the environment names; what an executor's gang runs on each.
+
+    It stands here, apart from the loop, so that the driver can name it without loading torch.
+    """
+    from mmcore.train.loop import train
+
+    train(
+        model_config=config["model"],
+        config=config["train"],
+        loader=config["loader"],
+        inputs=config["inputs"],
+        output_url=config["output_url"],
+        report=config["report"],
+    )
+    return None
+
+
+class _Reports:
+    """Receives what rank 0 says: progress goes to the screen, epochs to MLflow."""
+
+    def __init__(self, context: TaskContext, tracker: Any) -> None:
+        self._say: Callable[[Progress], None] = context.report_progress or (lambda _: None)
+        self._tracker = tracker
+        self.finished: Any = None
+
+    def __call__(self, report: Mapping[str, Any]) -> None:
+        kind = report["kind"]
+        if kind == "progress":
+            self._say(Progress(STEP, report["done"], report["total"], report["message"]))
+        elif kind == "epoch":
+            self._tracker.log_metrics(report["metrics"], step=report["step"])
+        else:
+            assert kind == "finished", f"a report of kind {kind!r}"
+            self.finished = report

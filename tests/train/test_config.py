@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+import pytest
+
+from mmcore.errors import ConfigError
+from mmcore.train.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 0}, r"train.epochs=0. Use 1 or more"),
+        ({"global_batch_size": 0}, r"train.global_batch_size=0"),
+        ({"learning_rate": 0.0}, r"train.learning_rate=0.0"),
+        ({"warmup_fraction": 1.0}, r"train.warmup_fraction=1.0"),
+        ({"weight_decay": -0.1}, r"train.weight_decay=-0.1"),
+        ({"engine": "torch", "precision": "bf16"}, r"no float32 copy .* engine: deepspeed"),
+        ({"engine": "torch", "is_offloaded": True}, r"is_offloaded needs ZeRO"),
+        ({"zero_stage": 0, "is_offloaded": True}, r"is_offloaded needs ZeRO"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_way_out(
+    fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_a_batch_that_ranks_cannot_share_names_one_that_they_can() -> None:
+    config = TrainConfig(global_batch_size=100)
+    config.check_ranks(4)
+    with pytest.raises(ConfigError, match=r"=100 is not divisible by 3 ranks\. .* example 102"):
+        config.check_ranks(3)
+
+
+def test_the_torch_engine_is_for_one_rank() -> None:
+    with pytest.raises(ConfigError, match="engine=torch runs in one process and num_ranks=2"):
+        TrainConfig(engine="torch").check_ranks(2)
+
+
+def test_a_plan_needs_no_torch_and_no_mlflow() -> None:
+    code = (
+        "import sys, mmcore.train.work, mmcore.load.batches; "
+        "print([m for m in ('torch', 'deepspeed', 'mlflow', 'ray') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
