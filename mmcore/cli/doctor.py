@@ -62,11 +62,12 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     """Compare what is installed with what this package asks for; an extra may be absent whole."""
-    for text in requires("mmcore") or []:
-        requirement = Requirement(text)
+    seen = {"mmcore"}
+    for requirement in map(Requirement, requires("mmcore") or []):
         extra = "extra" in str(requirement.marker or "")
-        if requirement.name == "mmcore" or "dev" in str(requirement.marker or ""):
+        if requirement.name in seen or "dev" in str(requirement.marker or ""):
             continue
+        seen.add(requirement.name)
         try:
             found = version(requirement.name)
         except PackageNotFoundError:

@@ -2,18 +2,17 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mmcore.core.graph import Plan
 from mmcore.core.runner import Event, Listener
 
 _SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
-def progress_listener(plan: Plan) -> Iterator[Listener]:
+def progress_listener() -> Iterator[Listener]:
     """Yield a listener that shows what happens until the block ends."""
     if not sys.stderr.isatty():
         yield _Lines().hear
@@ -30,13 +29,13 @@ def progress_listener(plan: Plan) -> Iterator[Listener]:
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[said]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield _Bars(bars).hear
 
 
@@ -52,51 +51,54 @@ def describe_counts(counts: dict[str, Any]) -> str:
     return "; ".join(said)
 
 
-class _Lines:
-    """A line for each step, and one every few seconds within a step."""
+def describe_end(event: Event) -> str:
+    """Return the line that a finished or skipped step leaves behind."""
+    facts: Any = event.facts
+    if event.kind == "step_skipped":
+        return f"{event.step}: there already"
+    said = describe_counts(facts["counts"])
+    return f"{event.step}: done in {facts['seconds']:.1f} s  {said}".rstrip()
 
-    def __init__(
-        self, write: Callable[[str], object] = lambda line: print(line, file=sys.stderr)
-    ) -> None:
-        self.write = write
+
+class _Lines:
+    """A line when a step begins and ends, and one every few seconds within it."""
+
+    def __init__(self) -> None:
         self.last = 0.0
 
     def hear(self, event: Event) -> None:
         facts: Any = event.facts
-        if event.kind == "step_started":
+        if event.kind in ("step_finished", "step_skipped"):
+            self._write(describe_end(event))
+        elif event.kind == "step_started":
             resumed = f", {facts['num_resumed']} done before" if facts["num_resumed"] else ""
-            self.write(f"{event.step}: {facts['num_tasks']} tasks{resumed}")
-        elif event.kind == "step_finished":
-            said = describe_counts(facts["counts"])
-            self.write(f"{event.step}: done in {facts['seconds']:.1f} s  {said}".rstrip())
-        elif event.kind == "step_skipped":
-            self.write(f"{event.step}: there already")
+            self._write(f"{event.step}: {facts['num_tasks']} tasks{resumed}")
         elif time.monotonic() - self.last > _SECONDS_BETWEEN_LINES:
             self.last = time.monotonic()
             said = facts.get("message", "")
-            self.write(f"{event.step}: {facts['done']:g} of {facts['total']:g}  {said}".rstrip())
+            self._write(f"{event.step}: {facts['done']:g} of {facts['total']:g}  {said}".rstrip())
+
+    def _write(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
 
 class _Bars:
-    """A bar for each step."""
+    """A bar for the step that runs; a line above it for each that has ended."""
 
     def __init__(self, bars: Any) -> None:
         self.bars = bars
-        self.of_step: dict[str, Any] = {}
+        self.bar: Any = None
 
     def hear(self, event: Event) -> None:
         facts: Any = event.facts
-        if event.step not in self.of_step:
-            self.of_step[event.step] = self.bars.add_task(event.step, total=None, said="")
-        bar = self.of_step[event.step]
         if event.kind == "step_started":
-            self.bars.update(bar, total=facts["num_tasks"], completed=facts["num_resumed"])
+            total, done = facts["num_tasks"], facts["num_resumed"]
+            self.bar = self.bars.add_task(event.step, total=total, completed=done, said="")
         elif event.kind in ("task_finished", "progress"):
             said = facts.get("message", "")
-            self.bars.update(bar, total=facts["total"], completed=facts["done"], said=said)
-        elif event.kind == "step_finished":
-            said = describe_counts(facts["counts"])
-            task = self.bars.tasks[bar]
-            self.bars.update(bar, total=task.total or 1, completed=task.total or 1, said=said)
+            self.bars.update(self.bar, total=facts["total"], completed=facts["done"], said=said)
         else:
-            self.bars.update(bar, total=1, completed=1, said="there already")
+            if self.bar is not None:
+                self.bars.remove_task(self.bar)
+                self.bar = None
+            self.bars.console.print(describe_end(event), markup=False, highlight=False)

@@ -61,7 +61,7 @@ def run(
     from mmcore.executors import make_executor
 
     with (
-        progress_listener(plan) as listener,
+        progress_listener() as listener,
         open_run(
             loaded,
             root=root,

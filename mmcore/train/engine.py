@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -266,6 +267,8 @@ def _import_deepspeed(device: torch.device) -> Any:
             "train.engine=deepspeed needs the library deepspeed. Install mmcore[train], or use "
             "engine: torch with one rank."
         ) from error
+    # DeepSpeed decorates an optimizer that we do not use with torch.compile: two seconds of imports
+    torch._dynamo.config.disable = True
     # an all-reduce for inference, compiled for a minute on first use; training never calls it
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
