@@ -4,7 +4,6 @@ set -euo pipefail
 corpus="$MM_ROOT/corpora/stamps"
 export MM_CORPUS=${MM_CORPUS:-$corpus}
 export PREFECT_HOME=${PREFECT_HOME:-$(realpath -m "$MM_ROOT")/prefect}
-mkdir -p "$PREFECT_HOME" # its server does not
 
 if [ ! -d "$MM_CORPUS" ]; then
     if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then

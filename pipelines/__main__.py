@@ -48,12 +48,14 @@ def _run_flow(recipe: str, *, root: str, overrides: list[str], executor: str, wo
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "mmcore",
-        # a first start migrates a database: 20 s are too few on a busy machine
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     }.items():
         os.environ.setdefault(name, value)
+    if "PREFECT_HOME" in os.environ:  # it makes the folder itself, but not those above it
+        os.makedirs(os.environ["PREFECT_HOME"], exist_ok=True)
     from pipelines import flows
+    from pipelines.server import ensure_api
 
+    ensure_api()
     flow = flows.end_to_end(
         recipe, root=root, overrides=overrides, executor=executor, workers=workers
     )

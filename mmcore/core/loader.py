@@ -20,7 +20,8 @@ class Batch:
     image uint8 [B, H, W, 3]; has_image bool [B];
     text_ids int64 [B, L] padded with 0; text_mask bool [B, L]; has_text bool [B];
     audio_mel float32 [B, T, M], log-mel of 16 kHz mono; audio_mask bool [B, T]; has_audio bool [B];
-    label int64 [B], an index into `labels`.
+    label int64 [B], an index into `labels`, or -1 where it is not known;
+    group int64 [B], equal for samples that mean the same.
     """
 
 

@@ -49,7 +49,7 @@ class LocalExecutor:
         on_report: Callable[[Mapping[str, Json]], None],
     ) -> None:
         reports: Any = _SPAWN.Queue()
-        port = _free_port()
+        port = free_port()
         ranks = [
             _SPAWN.Process(
                 target=_run_rank,
@@ -163,7 +163,8 @@ def _ignore(_: Mapping[str, Json]) -> None:
     """Rank 0 alone reports."""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -23,6 +23,7 @@ from ray.util.queue import Empty, Queue
 
 from mmcore.core.executor import ItemT, ResultT
 from mmcore.errors import MmError, StepError
+from mmcore.executors.reaper import Reaper
 from mmcore.sample import Json
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # metadata alone goes through it
@@ -37,7 +38,7 @@ class RayExecutor:
 
     def __init__(self, *, num_workers: int) -> None:
         self.num_workers = num_workers
-        self._started_here = False
+        self._reaper: Reaper | None = None  # while a cluster is up
 
     def map(
         self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
@@ -97,9 +98,10 @@ class RayExecutor:
 
     def close(self) -> None:
         """Stop the cluster, if this run started it."""
-        if self._started_here:
+        if self._reaper is not None:
             ray.shutdown()
-            self._started_here = False
+            self._reaper.close()
+            self._reaper = None
 
     def _start(self) -> None:
         if ray.is_initialized():
@@ -107,6 +109,7 @@ class RayExecutor:
         os.environ.update(
             {name: os.environ.get(name, value) for name, value in _WORKER_ENV.items()}
         )
+        self._reaper = Reaper()
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if os.environ.get("RAY_ADDRESS"):
             ray.init(**quiet)
@@ -117,7 +120,6 @@ class RayExecutor:
                 include_dashboard=False,
                 **quiet,
             )
-        self._started_here = True
 
 
 @ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)  # type: ignore[untyped-decorator]

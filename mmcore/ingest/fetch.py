@@ -158,9 +158,7 @@ def _run(command: Sequence[str], folder: Path | None = None) -> None:
 def _tries(command: Sequence[str], folder: Path | None) -> str | None:
     """Run a command; return None when it went well, or else the end of what it said."""
     # the words are ours, and no shell reads them
-    done = subprocess.run(  # noqa: S603
-        command, cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return None
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]

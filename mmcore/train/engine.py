@@ -7,6 +7,7 @@ al., SC 2020).
 
 import gc
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -267,6 +268,8 @@ def _import_deepspeed(device: torch.device) -> Any:
             "train.engine=deepspeed needs the library deepspeed. Install mmcore[train], or use "
             "engine: torch with one rank."
         ) from error
+    # DeepSpeed calls a collective by the name that torch has begun to warn about
+    warnings.filterwarnings("ignore", message=r".*all_gather_into_tensor.* is deprecated")
     # DeepSpeed decorates an optimizer that we do not use with torch.compile: two seconds of imports
     torch._dynamo.config.disable = True
     # an all-reduce for inference, compiled for a minute on first use; training never calls it

@@ -5,7 +5,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -17,8 +17,9 @@ from mmcore.core.rows import file_record
 from mmcore.core.step import Inputs
 from mmcore.errors import ConfigError, StepError
 from mmcore.models.config import DataShape, ModelConfig
+from mmcore.models.heads import ProductOfExperts, fitted_weights
 from mmcore.models.losses import NO_LABEL, training_loss
-from mmcore.models.multimodal import ModelOutput, MultimodalModel
+from mmcore.models.multimodal import MultimodalModel
 from mmcore.models.saved import model_files
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
@@ -72,18 +73,21 @@ def train(
                     report(_progress(step, num_steps, message))
             trained = time.perf_counter()
             validation = validate(engine, model_config, dataset, world)
-            summary = {"step": step - 1, "epoch": epoch, **validation}
-            log.metrics(summary)
+            held_out = validation.figures()
+            log.metrics({"step": step - 1, "epoch": epoch, **held_out})
             log.timing(epoch, step, trained - started, time.perf_counter() - trained)
             log.flush()
-            metrics = {"train_loss": figures["loss"], "learning_rate": figures["lr"], **validation}
+            metrics = {"train_loss": figures["loss"], "learning_rate": figures["lr"], **held_out}
             report({"kind": "epoch", "step": step - 1, "metrics": metrics})
-            message = f"epoch {epoch + 1}/{config.epochs}, {_brief(validation)}"
+            message = f"epoch {epoch + 1}/{config.epochs}, {_brief(held_out)}"
             report(_progress(step, num_steps, message))
         weights = engine.weights()
+        fusion = ProductOfExperts(model.modalities)
+        held_out = weighted(fusion, validation).figures()
     finally:
         engine.close()
     if world.rank == 0:
+        weights["fusion.weights"] = fusion.weights
         files = model_files(model, preprocessing=dict(loader.identity()), weights=weights)
         tokenizer = storage.join(inputs[TOKENIZER_STEP].url, TOKENIZER_NAME)
         files[TOKENIZER_NAME] = storage.read(tokenizer)
@@ -96,7 +100,10 @@ def train(
             "num_epochs": config.epochs,
             "num_train_samples": len(dataset.samples(TRAIN_SPLIT)),
             "train_loss": figures["loss"],
-            **validation,
+            "fusion_weights": dict(
+                zip(fusion.modalities, _rounded(fusion.weights.tolist()), strict=True)
+            ),
+            **held_out,
         }
         report({"kind": "finished", "files": [asdict(r) for r in records], "facts": facts})
 
@@ -183,40 +190,77 @@ def _train_step(
     return {**figures, "lr": rate, "grad_norm": grad_norm, "samples": num_samples}
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a model says of the validation split."""
+
+    loss: float
+    logits: Mapping[str, Tensor]
+    """By head, [N, C], on the CPU."""
+    present: Mapping[str, Tensor]
+    """By modality, bool [N]."""
+    labels: Tensor
+
+    def figures(self) -> dict[str, float]:
+        """Return `val_loss` and the accuracy of each head over the rows that it can judge."""
+        found = {"val_loss": round(self.loss, 6)}
+        for name, logits in self.logits.items():
+            metric = "val_accuracy" if name == "fused" else f"val_accuracy_{name}"
+            counted = self.labels != NO_LABEL
+            if name in self.present:
+                counted = counted & self.present[name]
+            right = (logits.argmax(dim=1) == self.labels) & counted
+            found[metric] = round(int(right.sum()) / max(1, int(counted.sum())), 6)
+        return found
+
+    def with_fusion(self, fusion: ProductOfExperts) -> "Validation":
+        """Return the same with other weights of the modalities."""
+        present = {name: mask.float() for name, mask in self.present.items()}
+        return replace(self, logits={**self.logits, "fused": fusion(self.logits, present)})
+
+
 def validate(
     engine: Engine, model_config: ModelConfig, dataset: OpenLoader, world: World
-) -> dict[str, float]:
-    """Return `val_loss` and the accuracy of each head over the whole validation split.
+) -> Validation:
+    """Run the whole validation split through the model.
 
     Every rank looks at all of it: under ZeRO-3 a forward pass needs all ranks.
     """
-    sums: dict[str, float] = defaultdict(float)
-    counts: dict[str, int] = defaultdict(int)
+    total_loss = 0.0
+    logits: dict[str, list[Tensor]] = defaultdict(list)
+    arrays: dict[str, list[Tensor]] = defaultdict(list)
     engine.evaluating(is_evaluating=True)
     with torch.no_grad():
         for batch in dataset.in_order(VALIDATION_SPLIT, batch_size=_EVALUATION_BATCH_SIZE):
             tensors = to_tensors(batch, world.device)
             output = engine.forward(tensors)
             loss = training_loss(output, tensors, model_config.loss)["loss"]
-            sums["val_loss"] += loss.item() * len(batch.keys)
-            counts["val_loss"] += len(batch.keys)
-            for name, (num_right, num) in _num_right(output, tensors).items():
-                sums[name] += num_right
-                counts[name] += num
-    return {name: round(sums[name] / max(1, counts[name]), 6) for name in sums}
+            total_loss += loss.item() * len(batch.keys)
+            for name, values in output.logits.items():
+                logits[name].append(values.float().cpu())
+            for name in ("label", *(f"has_{modality}" for modality in output.embeddings)):
+                arrays[name].append(tensors[name].cpu())
+    joined = {name: torch.cat(values) for name, values in arrays.items()}
+    labels = joined.pop("label")
+    return Validation(
+        loss=total_loss / len(labels),
+        logits={name: torch.cat(values) for name, values in logits.items()},
+        present={name.removeprefix("has_"): mask for name, mask in joined.items()},
+        labels=labels,
+    )
 
 
-def _num_right(output: ModelOutput, batch: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
-    """Return, by metric, how many labelled rows a head gets right, and how many there are."""
-    found = {}
-    for name, logits in output.logits.items():
-        counted = batch["label"] != NO_LABEL
-        if name != "fused":
-            counted = counted & batch[f"has_{name}"]
-        right = (logits.argmax(dim=1) == batch["label"]) & counted
-        metric = "val_accuracy" if name == "fused" else f"val_accuracy_{name}"
-        found[metric] = (int(right.sum()), int(counted.sum()))
-    return found
+def weighted(fusion: ProductOfExperts, validation: Validation) -> Validation:
+    """Fit the weights of the modalities to the validation split; return it under these weights."""
+    known = validation.labels != NO_LABEL
+    if bool(known.any()):
+        fusion.weights = fitted_weights(
+            fusion,
+            {name: values[known] for name, values in validation.logits.items()},
+            {name: mask[known] for name, mask in validation.present.items()},
+            validation.labels[known],
+        )
+    return validation.with_fusion(fusion)
 
 
 class _Log:
@@ -253,6 +297,10 @@ class _Log:
 
 def _line(values: Mapping[str, float]) -> str:
     return json.dumps(dict(values), allow_nan=False) + "\n"
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [round(value, 6) for value in values]
 
 
 def _is_finite(value: float) -> bool:

@@ -129,6 +129,13 @@ def test_the_cache_changes_nothing(inputs: Inputs) -> None:
     assert small.identity() == LOADER.identity()
 
 
+def test_the_cache_stays_within_its_limit(inputs: Inputs) -> None:
+    dataset = replace(LOADER, max_cache_bytes=5_000).open(inputs)
+    for _ in dataset.in_order("train", batch_size=4):
+        assert sum(decoded.num_bytes for decoded in dataset._cache.values()) <= 5_000
+    assert dataset._cache
+
+
 def test_epochs_differ_in_order_and_in_augmentation(inputs: Inputs) -> None:
     dataset = LOADER.open(inputs)
     (first,), (second,) = (one_epoch(dataset, num_ranks=1, epoch=epoch) for epoch in (0, 1))

@@ -37,25 +37,19 @@ def test_distinct_pairs_cost_what_plain_infonce_costs() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_samples_of_one_group_are_no_negatives() -> None:
-    same = unit([[1, 0], [1, 0]])
-    apart = contrastive_loss(same, same, torch.arange(2), all_pairs(2), temperature=0.1)
-    together = contrastive_loss(same, same, torch.zeros(2), all_pairs(2), temperature=0.1)
-    # without negatives the best is an equal share for each of the two positives
-    assert math.isclose(float(together), math.log(2), rel_tol=1e-5)
-    assert math.isclose(float(apart), math.log(2), rel_tol=1e-5)
-    third = unit([[1, 0], [1, 0], [0, 1]])
-    better = contrastive_loss(third, third, torch.tensor([0, 0, 1]), all_pairs(3), temperature=0.1)
-    worse = contrastive_loss(third, third, torch.arange(3), all_pairs(3), temperature=0.1)
-    torch.testing.assert_close(better, worse)
-    swapped = third[[1, 0, 2]] * torch.tensor([[1.0, 1.0]])
-    moved = unit([[1, 0.2], [1, -0.2], [0, 1]])
-    in_group = contrastive_loss(
-        moved, moved, torch.tensor([0, 0, 1]), all_pairs(3), temperature=0.1
+def test_samples_of_one_group_are_positives_for_each_other() -> None:
+    # the second picture lies nearer to the caption of the first than to its own
+    image = unit([[1, 0, 0], [1, 0.1, 0], [0, 0, 1]])
+    text = unit([[1, 0.1, 0], [1, 0, 0], [0, 0, 1]])
+    same_group = torch.tensor([0, 0, 1])
+    found = contrastive_loss(image, text, same_group, all_pairs(3), temperature=0.1)
+    swapped = contrastive_loss(image, text[[1, 0, 2]], same_group, all_pairs(3), temperature=0.1)
+    torch.testing.assert_close(found, swapped)
+    alone = contrastive_loss(image, text, torch.arange(3), all_pairs(3), temperature=0.1)
+    alone_swapped = contrastive_loss(
+        image, text[[1, 0, 2]], torch.arange(3), all_pairs(3), temperature=0.1
     )
-    alone = contrastive_loss(moved, moved, torch.arange(3), all_pairs(3), temperature=0.1)
-    assert in_group != alone
-    assert swapped.shape == third.shape
+    assert alone > alone_swapped
 
 
 def test_rows_that_lack_a_modality_count_neither_as_pairs_nor_as_negatives() -> None:
@@ -96,6 +90,16 @@ def test_the_total_is_the_weighted_sum_of_the_named_parts() -> None:
     pairs = [value for name, value in parts.items() if name.startswith("contrastive_")]
     assert (len(classes), len(pairs)) == (3, 3)
     torch.testing.assert_close(parts["loss"], sum(classes) + 0.7 * sum(pairs) / 3)
+
+
+def test_a_missing_modality_is_not_judged_by_its_class() -> None:
+    output, batch = tiny_model().eval()(random_batch()), random_batch()
+    has = torch.tensor([True, False, True, True, False, True])
+    found = training_loss(output, {**batch, "has_image": has}, LossConfig())["class_image"]
+    rest = classification_loss(
+        output.logits["image"][has], batch["label"][has], label_smoothing=LossConfig.label_smoothing
+    )
+    torch.testing.assert_close(found, rest)
 
 
 def test_the_mean_gradient_over_ranks_is_that_of_the_whole_batch() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import LABELS, TINY_MODEL, random_batch, tiny_model
 
-from mmcore.models.heads import ProductOfExperts
+from mmcore.models.heads import ProductOfExperts, fitted_weights
 from mmcore.models.multimodal import MultimodalModel
 
 MODALITIES = ("image", "text", "audio")
@@ -88,3 +88,18 @@ def test_every_weight_gets_a_gradient() -> None:
     total = sum(e.sum() for e in output.embeddings.values()) + output.logits["fused"][:, 0].sum()
     total.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_weights_fitted_to_held_out_samples_trust_the_better_expert() -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(0, 3, (60,))
+    right = 4.0 * torch.nn.functional.one_hot(labels, 3).float()
+    logits = {"image": right + torch.randn(60, 3), "text": 3.0 * torch.randn(60, 3)}
+    present = {name: torch.ones(60) for name in logits}
+    fusion = ProductOfExperts(("image", "text"))
+    before = torch.nn.functional.cross_entropy(fusion(logits, present), labels)
+    fusion.weights = fitted_weights(fusion, logits, present, labels)
+    image, text = fusion.weights.tolist()
+    assert image > 0.5 > 0.2 > text > 0
+    assert torch.nn.functional.cross_entropy(fusion(logits, present), labels) < 0.5 * before
+    assert torch.equal(fusion.weights, fitted_weights(fusion, logits, present, labels))

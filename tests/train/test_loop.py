@@ -103,6 +103,9 @@ def test_a_tiny_corpus_is_learnt_and_read_back(inputs: Inputs, tmp_path: Path) -
         logits = saved.model(to_tensors(batch, torch.device("cpu"))).logits["fused"]
     right = (logits.argmax(dim=1).numpy() == batch.arrays["label"]).mean()
     assert right == pytest.approx(finished["facts"]["val_accuracy"], abs=1e-6)
+    fitted = dict(zip(saved.model.modalities, saved.model.fusion.weights.tolist(), strict=True))
+    assert fitted == pytest.approx(finished["facts"]["fusion_weights"], abs=1e-5)
+    assert fitted["image"] != 1.0
     assert saved.labels == ("blue", "green", "red")
     assert saved.preprocessing["image_side"] == 32
 
