@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +48,11 @@ class Spine:
 
 
 @pytest.fixture(scope="module")
-def spine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spine]:
+def spine(tmp_path_factory: pytest.TempPathFactory) -> Spine:
     spine = Spine(tmp_path_factory.mktemp("spine"))
     done = spine.python("-m", "pipelines", RECIPE, *SMALL, "--executor", "ray", "--workers", "2")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    yield spine
+    return spine
 
 
 def test_one_command_takes_raw_files_to_a_registered_champion(spine: Spine) -> None:
