@@ -46,7 +46,11 @@ class TrainWork:
         return
 
     def identity(self) -> Mapping[str, Json]:
-        """Return what decides the weights; the number of ranks only changes how sums round."""
+        """Return what decides the weights, but for the number of ranks.
+
+        That is placement: the ranks read the same global stream, yet round, drop out and take batch
+        statistics over other rows, so weights differ a little between world sizes.
+        """
         name = f"{type(self).__module__}.{type(self).__qualname__}"
         return {
             "work": name,
