@@ -15,7 +15,6 @@ from typing import Any
 # before the import: Ray reads them when it is loaded
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "1")
 
 import ray
 from ray.exceptions import RayTaskError, WorkerCrashedError

@@ -85,3 +85,9 @@ def test_no_process_is_left_after_close(ray_cluster: Executor) -> None:
     processes.wait_until(
         lambda: not of_ray & processes.children(), seconds=10, what="all of them are gone"
     )
+
+
+def test_the_exit_codes_of_the_drivers_own_children_stay_true(ray_cluster: Executor) -> None:
+    # Ray's subreaper mode has the driver ignore SIGCHLD: every child then seems to end with 0
+    assert len(list(ray_cluster.map(tasks.double, [1, 2]))) == 2
+    assert subprocess.run(["false"], check=False).returncode == 1
