@@ -197,7 +197,9 @@ def test_an_interrupted_run_says_so_keeps_what_is_done_and_goes_on(mm: Mm, tmp_p
     recipe = str(write_recipe(tmp_path / "tiny.yaml", corpus))
     root = str(tmp_path / "root")
     command = [sys.executable, "-m", "mmcore", "run", recipe, "--root", root, "--workers", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("ingest: done"):
@@ -211,3 +213,8 @@ def test_an_interrupted_run_says_so_keeps_what_is_done_and_goes_on(mm: Mm, tmp_p
     ran = {step["name"]: step["ran"] for step in again["steps"]}
     assert not ran["ingest"]
     assert ran["shard"]
+
+
+def _hear_interrupts() -> None:
+    """A shell starts its background jobs deaf to Ctrl-C, and this suite may be one of them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
