@@ -6,6 +6,8 @@ MmError
  +-- IntegrityError     bytes are not what a manifest says they are      (exit 1)
  +-- AccountingError    samples were lost or doubled between two steps   (exit 1)
  +-- StepError          a step could not be finished                     (exit 1)
+ +-- LeaseLost          another run has taken this one's place           (exit 1)
+ +-- RunCancelled       somebody asked the run to stop                   (exit 130)
  +-- GateRefused        a gate said no                                   (exit 3)
  +-- MissingExtra       an optional library is needed and is not here    (exit 1)
 
@@ -41,6 +43,23 @@ class AccountingError(MmError):
 
 class StepError(MmError):
     """A step could not be finished."""
+
+
+class LeaseLost(MmError):
+    """Another run has taken this one's place: it must commit nothing any more."""
+
+
+class RunCancelled(MmError):
+    """Somebody asked the run to stop."""
+
+    exit_code = 130
+
+    def __init__(self, by: str = "", why: str = "") -> None:
+        said = " ".join(["cancelled", *([f"by {by}"] if by else [])])
+        said += f": {why}" if why else ""
+        super().__init__(f"{said.rstrip('.')}. What is done is kept; run again to go on.")
+        self.by = by
+        self.why = why
 
 
 class GateRefused(MmError):

@@ -60,6 +60,14 @@ def describe_end(event: Event) -> str:
     return f"{event.step}: done in {facts['seconds']:.1f} s  {said}".rstrip()
 
 
+def describe_wait(event: Event) -> str:
+    """Return for whom a run waits."""
+    return (
+        f"waiting for {event.facts['description']}; then this run does what is left. Stop that "
+        f"one: mm cancel {event.facts['holder']}"
+    )
+
+
 class _Lines:
     """A line when a step begins and ends, and one every few seconds within it."""
 
@@ -68,7 +76,9 @@ class _Lines:
 
     def hear(self, event: Event) -> None:
         facts: Any = event.facts
-        if event.kind in ("step_finished", "step_skipped"):
+        if event.kind == "waiting":
+            self._write(describe_wait(event))
+        elif event.kind in ("step_finished", "step_skipped"):
             self._write(describe_end(event))
         elif event.kind == "step_started":
             resumed = f", {facts['num_resumed']} done before" if facts["num_resumed"] else ""
@@ -91,7 +101,9 @@ class _Bars:
 
     def hear(self, event: Event) -> None:
         facts: Any = event.facts
-        if event.kind == "step_started":
+        if event.kind == "waiting":
+            self.bars.console.print(describe_wait(event), markup=False, highlight=False)
+        elif event.kind == "step_started":
             total, done = facts["num_tasks"], facts["num_resumed"]
             self.bar = self.bars.add_task(event.step, total=total, completed=done, said="")
         elif event.kind in ("task_finished", "progress"):

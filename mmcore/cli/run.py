@@ -23,8 +23,8 @@ from mmcore.recipe.execute import (
     Summary,
     absolute_root,
     committed,
-    open_run,
     plan_recipe,
+    run_recipe,
     summarise,
 )
 
@@ -43,14 +43,21 @@ def run(
     ),
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     until: Until = [],  # noqa: B006
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Fail when another run is at work on the dataset")
+    ] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make the dataset from the ground up, not on top")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Run a recipe: only the steps whose artifact is not there yet.
 
-    Killed anywhere, the same command goes on. Exit code 4: nothing to do.
+    Killed anywhere, the same command goes on. One run at a time works on a dataset: a second one
+    waits, and does what is left. Stop a run with mm cancel. Exit code 4: nothing to do.
     """
     root = absolute_root(root)
-    loaded = load_recipe(recipe, overrides=overrides)
+    loaded = load_recipe(recipe, overrides=overrides, rebuild=rebuild)
     plan = plan_recipe(loaded, root=root, until=until)
     if not plan.to_run:
         summary = summarise(loaded.recipe.name, committed(plan))
@@ -60,23 +67,22 @@ def run(
     from mmcore.cli.progress import progress_listener
     from mmcore.executors import make_executor
 
-    with (
-        progress_listener() as listener,
-        open_run(
+    with progress_listener() as listener:
+        outcome = run_recipe(
             loaded,
             root=root,
             executor=make_executor(executor, num_workers=workers),
             listener=listener,
-        ) as (run, _),
-    ):
-        results = run.run(until)
+            until=until,
+            is_waiting=not no_wait,
+        )
     steps = [
         {"name": name, "ran": not result.was_cached, "seconds": round(result.seconds, 3)}
-        for name, result in results.items()
+        for name, result in outcome.results.items()
     ]
-    summary = summarise(loaded.recipe.name, run.artifacts)
-    _conclude("done", steps, summary, as_json=as_json)
-    return 0
+    summary = summarise(loaded.recipe.name, outcome.artifacts)
+    _conclude(outcome.status, steps, summary, as_json=as_json)
+    return 0 if outcome.status == "done" else NOTHING_TO_DO
 
 
 def _conclude(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
+from mmcore.core.cancel import StopSwitch
 from mmcore.sample import Json
 
 ItemT = TypeVar("ItemT")
@@ -15,6 +16,16 @@ class Executor(Protocol):
     @property
     def name(self) -> str:
         """`local` or `ray`."""
+        ...
+
+    @property
+    def num_workers(self) -> int:
+        """How many tasks are done at a time."""
+        ...
+
+    @property
+    def stop(self) -> StopSwitch:
+        """Once it is thrown, `map` and `gang` kill what they have started and raise its error."""
         ...
 
     def map(
@@ -43,5 +54,5 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of every process and connection."""
+        """Let go of every process and connection, whatever they are doing."""
         ...

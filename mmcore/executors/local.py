@@ -10,35 +10,55 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any
 
+from mmcore.core.cancel import StopSwitch
 from mmcore.core.executor import ItemT, ResultT
 from mmcore.errors import StepError
+from mmcore.executors.reaper import descendants, kill_all
 from mmcore.sample import Json
 
 # spawned, never forked: a fork copies the locks of whatever threads the driver has
 _SPAWN = multiprocessing.get_context("spawn")
 _PR_SET_PDEATHSIG = 1
+_LOOK_SECONDS = 0.25  # between two looks whether the run is to stop
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LocalExecutor:
     """Runs tasks in this process (one worker) or in child processes (several)."""
 
     num_workers: int = 1
     name: str = "local"
+    stop: StopSwitch = field(default_factory=StopSwitch)
+    _strangers: set[BaseProcess] | None = None
+    """While workers are up: children of this process that are not ours."""
 
     def map(
         self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
     ) -> Iterator[tuple[int, ResultT]]:
         if self.num_workers <= 1:
             for index, item in enumerate(items):
+                self.stop.check()
                 yield index, function(item)
             return
+        self._strangers = set(multiprocessing.active_children())
         with ProcessPoolExecutor(self.num_workers, _SPAWN, initializer=die_with_parent) as pool:
-            yield from _map_windowed(pool, function, enumerate(items), 2 * self.num_workers)
+            try:
+                yield from _map_windowed(
+                    pool, function, enumerate(items), 2 * self.num_workers, self.stop
+                )
+            except Exception as error:
+                if error is self.stop.error:
+                    self.close()
+                raise  # of a task that failed: those under way may end, and are recorded
+            except BaseException:  # Ctrl-C, or nobody wants the rest
+                self.close()
+                raise
+        self._strangers = None
 
     def gang(
         self,
@@ -61,15 +81,17 @@ class LocalExecutor:
         for process in ranks:
             process.start()
         try:
-            _watch(ranks, reports, on_report)
+            _watch(ranks, reports, on_report, self.stop)
         finally:
             for process in ranks:
-                if process.is_alive():
-                    process.kill()
-                process.join()
+                _kill(process)
 
     def close(self) -> None:
-        """Nothing is held between two calls."""
+        """Kill the workers of a map that was left before its end."""
+        strangers, self._strangers = self._strangers, None
+        if strangers is not None:
+            for process in set(multiprocessing.active_children()) - strangers:
+                _kill(process)
 
 
 def die_with_parent() -> None:
@@ -80,11 +102,21 @@ def die_with_parent() -> None:
         os._exit(1)  # it died before the kernel was asked
 
 
+def _kill(process: BaseProcess) -> None:
+    """End a child with all that it has started."""
+    if process.is_alive() and process.pid is not None:
+        below = descendants(process.pid)
+        process.kill()
+        kill_all(below)
+    process.join()
+
+
 def _map_windowed(
     pool: ProcessPoolExecutor,
     function: Callable[[ItemT], ResultT],
     items: Iterator[tuple[int, ItemT]],
     window: int,
+    stop: StopSwitch,
 ) -> Iterator[tuple[int, ResultT]]:
     """Keep a bounded number under way: queueing all at once fills the driver's memory."""
     running: dict[Future[ResultT], int] = {}
@@ -100,7 +132,8 @@ def _map_windowed(
                     running[pool.submit(function, item)] = index
             if not running:
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            stop.check()
+            for future in wait(running, _LOOK_SECONDS, FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     except BrokenProcessPool as error:
         raise StepError(
@@ -136,13 +169,17 @@ def _run_rank(
 
 
 def _watch(
-    ranks: list[SpawnProcess], reports: Any, on_report: Callable[[Mapping[str, Json]], None]
+    ranks: list[SpawnProcess],
+    reports: Any,
+    on_report: Callable[[Mapping[str, Json]], None],
+    stop: StopSwitch,
 ) -> None:
     """Pass reports on until every rank is done; raise when one of them is not going to be."""
     num_done = 0
     while num_done < len(ranks):
+        stop.check()
         try:
-            kind, value = reports.get(timeout=1.0)
+            kind, value = reports.get(timeout=_LOOK_SECONDS)
         except queue.Empty:
             dead = [process for process in ranks if process.exitcode not in (None, 0)]
             if dead:

@@ -4,29 +4,40 @@ One task per shard; workers write the shard, at most a few KB come back, so that
 object store and nothing spills. Gangs of ranks are placed by Ray Train.
 """
 
+import ctypes
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 # before the import: Ray reads them when it is loaded
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if not os.environ.get("RAY_ADDRESS"):
+    # else Ray takes loopback for a mistake, and every port of it listens on all interfaces
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 from ray.exceptions import RayTaskError, WorkerCrashedError
 from ray.util.queue import Empty, Queue
 
+from mmcore.core.cancel import StopSwitch
 from mmcore.core.executor import ItemT, ResultT
 from mmcore.errors import MmError, StepError
 from mmcore.executors.reaper import Reaper
 from mmcore.sample import Json
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # metadata alone goes through it
+_LOOPBACK = "127.0.0.1"
 _MAX_RETRIES = 3  # of a task whose worker died; tasks are idempotent
+_LOOK_SECONDS = 0.25  # between two looks whether the run is to stop
+_CANCEL_SECONDS = 5.0
+_SIGACTION_BYTES = 256  # more than struct sigaction has anywhere
 _WORKER_ENV = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -37,7 +48,9 @@ class RayExecutor:
 
     def __init__(self, *, num_workers: int) -> None:
         self.num_workers = num_workers
-        self._reaper: Reaper | None = None  # while a cluster is up
+        self.stop = StopSwitch()
+        self._is_connected = False
+        self._reaper: Reaper | None = None  # while a cluster of our own is up
 
     def map(
         self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
@@ -50,13 +63,18 @@ class RayExecutor:
         shared = ray.put(function)
         running: dict[Any, int] = {}
         upcoming: tuple[int, ItemT] | None = first
-        while running or upcoming is not None:
-            while upcoming is not None and len(running) < 2 * self.num_workers:
-                index, item = upcoming
-                running[_apply.remote(shared, item)] = index
-                upcoming = next(pending, None)
-            for done in ray.wait(list(running), num_returns=1)[0]:
-                yield running.pop(done), _result(done)
+        try:
+            while running or upcoming is not None:
+                self.stop.check()
+                while upcoming is not None and len(running) < 2 * self.num_workers:
+                    index, item = upcoming
+                    running[_apply.remote(shared, item)] = index
+                    upcoming = next(pending, None)
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_SECONDS)
+                for done in ready:
+                    yield running.pop(done), _result(done)
+        finally:
+            _cancel(list(running))
 
     def gang(
         self,
@@ -67,63 +85,100 @@ class RayExecutor:
         on_report: Callable[[Mapping[str, Json]], None],
     ) -> None:
         self._start()
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-
         reports = Queue(actor_options={"num_cpus": 0})
         scratch = tempfile.mkdtemp(prefix="mm-ray-train-")
-        use_gpu = ray.cluster_resources().get("GPU", 0) >= num_ranks
-        trainer = TorchTrainer(
-            _run_rank,
-            train_loop_config={"function": function, "config": dict(config), "reports": reports},
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=num_ranks, use_gpu=use_gpu),
-            run_config=RunConfig(
-                name="gang", storage_path=scratch, failure_config=FailureConfig(max_failures=0)
-            ),
-        )
+        loop_config = {"function": function, "config": dict(config), "reports": reports}
+        trainer = _make_trainer(loop_config, num_ranks=num_ranks, scratch=scratch)
         failures: list[Exception] = []
         thread = threading.Thread(target=_fit, args=(trainer, failures), daemon=True)
         thread.start()
         try:
             while thread.is_alive():
-                _pass_on(reports, on_report, timeout_seconds=0.5)
+                self.stop.check()
+                _pass_on(reports, on_report, timeout_seconds=_LOOK_SECONDS)
             _pass_on(reports, on_report, timeout_seconds=0.0)
+        except BaseException:
+            self.close()  # the gang ends with the connection: Ray Train offers no other way
+            raise
         finally:
-            reports.shutdown(force=True)
+            if self._is_connected:
+                reports.shutdown(force=True)
             shutil.rmtree(scratch, ignore_errors=True)
         if failures:
             raise StepError(f"training failed: {_innermost(failures[0])}") from failures[0]
 
     def close(self) -> None:
-        """Stop the cluster, if this run started it."""
-        if self._reaper is not None:
+        """Leave the cluster, and stop it if this run started it.
+
+        A cluster kills the tasks, actors and placement groups of a driver that has left.
+        """
+        if self._is_connected:
+            self._is_connected = False
             ray.shutdown()
+        if self._reaper is not None:
+            if self.stop.is_thrown:
+                self._reaper.clear()  # a start that was interrupted is unknown to Ray
             self._reaper.close()
             self._reaper = None
 
     def _start(self) -> None:
         if ray.is_initialized():
             return
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        self._is_connected = True
+        if os.environ.get("RAY_ADDRESS"):
+            # its workers have the environment of the cluster; secrets are never passed on
+            names = (*_WORKER_ENV, "PYTHONPATH", "HF_HUB_OFFLINE")
+            variables = _WORKER_ENV | {k: os.environ[k] for k in names if k in os.environ}
+            with _sigterm_stays_ours():
+                ray.init(runtime_env={"env_vars": variables}, **quiet)
+            return
         os.environ.update(
             {name: os.environ.get(name, value) for name, value in _WORKER_ENV.items()}
         )
         self._reaper = Reaper()
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(**quiet)
-        else:
+        with _sigterm_stays_ours():
             ray.init(
                 num_cpus=self.num_workers,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=False,
+                _node_ip_address=_LOOPBACK,
                 **quiet,
             )
+
+
+@contextmanager
+def _sigterm_stays_ours() -> Iterator[None]:
+    """Undo what Ray does about SIGTERM when it starts.
+
+    Its Python half replaces the handler; its C++ half takes the signal for a crash, prints a stack
+    and aborts the process three seconds later, in the middle of cleaning up.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    handler = signal.getsignal(signal.SIGTERM)
+    action = ctypes.create_string_buffer(_SIGACTION_BYTES)
+    libc.sigaction(int(signal.SIGTERM), None, action)
+    try:
+        yield
+    finally:
+        # steps of a flow run in a thread, where Python may set no handler
+        libc.sigaction(int(signal.SIGTERM), action, None)
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 @ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)  # type: ignore[untyped-decorator]
 def _apply(function: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
     return function(item)
+
+
+def _cancel(references: list[Any]) -> None:
+    """Kill tasks that nobody waits for any more, and see them end."""
+    if not references or not ray.is_initialized():
+        return
+    for reference in references:
+        ray.cancel(reference, force=True)
+    ray.wait(references, num_returns=len(references), timeout=_CANCEL_SECONDS)
 
 
 def _result(reference: Any) -> Any:
@@ -139,6 +194,39 @@ def _result(reference: Any) -> Any:
             f"a worker died {_MAX_RETRIES + 1} times over the same task: it is killed, or the "
             "machine runs out of memory. Run again with fewer --workers; finished tasks are kept."
         ) from error
+
+
+def _make_trainer(loop_config: dict[str, Any], *, num_ranks: int, scratch: str) -> Any:
+    # Ray Train takes seconds to load, and data work does without
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2._internal.callbacks.placement_group_callback import (
+        PlacementGroupCleanerCallback,
+    )
+
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        """Without the actor that outlives its driver, and that ends only where a dashboard runs.
+
+        It removes the placement group of a controller that was killed. So does Ray itself.
+        """
+
+        def _create_default_callbacks(self) -> list[Any]:
+            return [
+                callback
+                for callback in super()._create_default_callbacks()
+                if not isinstance(callback, PlacementGroupCleanerCallback)
+            ]
+
+    use_gpu = ray.cluster_resources().get("GPU", 0) >= num_ranks
+    return Trainer(
+        _run_rank,
+        train_loop_config=loop_config,
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=num_ranks, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name="gang", storage_path=scratch, failure_config=FailureConfig(max_failures=0)
+        ),
+    )
 
 
 def _run_rank(loop_config: dict[str, Any]) -> None:

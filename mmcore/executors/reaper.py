@@ -1,4 +1,4 @@
-"""Kills what a dead driver leaves behind.
+"""Kills what a dead driver leaves behind, or a living one that does not stop.
 
 Ray's processes end with their driver, but some of its agents may wait a minute for a head that is
 gone, under a name and an environment that they have overwritten. So a process of our own watches
@@ -12,11 +12,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+
+from mmcore.core.process import status_of
 
 _LET_GO = b"."
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 2.0
+_MODULE = "mmcore.executors.reaper"
 
 Processes = dict[int, int]
 """When each process was started, in ticks since boot, by its number: numbers are used again."""
@@ -26,9 +30,21 @@ class Reaper:
     """Watches over the descendants of this process until it is closed."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "mmcore.executors.reaper", str(os.getpid())]
+        self._strangers = descendants(os.getpid())
+        command = [sys.executable, "-m", _MODULE, str(os.getpid())]
         # in a session of its own: Ctrl-C is for the driver, which then lets go
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    def clear(self) -> None:
+        """Kill the descendants that have come since, after a moment in which they may end alone."""
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while (left := self._left()) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS / 5)
+        kill_all(left)
+
+    def _left(self) -> Processes:
+        others = {*self._strangers, self._process.pid}
+        return {pid: at for pid, at in descendants(os.getpid()).items() if pid not in others}
 
     def close(self) -> None:
         """Let go of the descendants."""
@@ -40,11 +56,8 @@ def descendants(pid: int) -> Processes:
     parents: dict[int, int] = {}
     started: Processes = {}
     for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                # proc(5): after the name in brackets come state, parent, and 17 fields on the start
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-                parents[int(name)], started[int(name)] = int(fields[1]), int(fields[19])
+        if name.isdigit() and (status := status_of(int(name))) is not None:
+            parents[int(name)], started[int(name)] = status.parent, status.started
     found: set[int] = {pid}
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
@@ -69,11 +82,28 @@ def reap(left: Processes) -> None:
     below: Processes = {}
     for pid in left:
         below |= descendants(pid)
-    for pid, started in {**left, **below}.items():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            if int(fields[19]) == started:
+    kill_all({**left, **below})
+
+
+def kill_below(pid: int) -> None:
+    """Kill all that descends from a process, but for its reapers, which look after the rest."""
+    below = descendants(pid)
+    kill_all({child: started for child, started in below.items() if not _is_reaper(child)})
+
+
+def kill_all(processes: Mapping[int, int]) -> None:
+    """Kill processes, unless they are gone and their numbers used again."""
+    for pid, started in processes.items():
+        status = status_of(pid)
+        if status is not None and status.started == started:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def _is_reaper(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return _MODULE.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Work on a Ray cluster: the promises of the local executor, and retries of what was killed."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import processes
+import psutil
 import pytest
 import tasks
 
@@ -74,6 +76,17 @@ def test_ranks_reach_each_other_and_the_first_reports(
 def test_a_rank_that_raises_ends_the_gang_with_its_name_and_message(ray_cluster: Executor) -> None:
     with pytest.raises(StepError, match=r"rank 1: ValueError: loss is not finite at step 7"):
         ray_cluster.gang(tasks.fail_on_rank_one, {}, num_ranks=2, on_report=print)
+
+
+def test_no_port_of_a_cluster_on_this_machine_is_open_to_others(ray_cluster: Executor) -> None:
+    assert list(ray_cluster.map(tasks.double, [4])) == [(0, 8)]
+    addresses = set()
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found = process.net_connections(kind="inet")
+            addresses |= {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def test_no_process_is_left_after_close(ray_cluster: Executor) -> None:

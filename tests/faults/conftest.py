@@ -8,7 +8,10 @@ from pathlib import Path
 import processes
 import pytest
 import toy_driver
+from slow_recipe import Starter, starting
 from toy import Shout, hashes, run_toy, toy_graph, write_corpus
+
+from mmcore.ingest.generate import make_corpus
 
 SUPPORT = str(Path(toy_driver.__file__).parent)
 
@@ -87,3 +90,25 @@ def start() -> Iterator[Start]:
     for driver in drivers:
         driver.kill()
         processes.kill(driver.its_processes())
+
+
+@pytest.fixture(scope="session")
+def training_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe to a registered model, whose training lasts until it is stopped."""
+    directory = tmp_path_factory.mktemp("training")
+    make_corpus(str(directory / "corpus"), num_samples=120, seed=3)
+    base = Path(__file__).parents[2] / "configs/recipes/generated_tiny_cpu.yaml"
+    file = directory / "training.yaml"
+    file.write_text(
+        f"extends: {base}\nname: training\nsource: {{path: {directory / 'corpus'}}}\n"
+        "shard: {samples_per_shard: 32}\n"
+        "train: {epochs: 2000, global_batch_size: 16}\nregister: {model_name: training}\n"
+    )
+    return file
+
+
+@pytest.fixture
+def starter(tmp_path: Path) -> Iterator[Starter]:
+    """Start runs of recipes in processes of their own."""
+    with starting(tmp_path) as one:
+        yield one

@@ -31,7 +31,7 @@ def hashes_below(root: str) -> dict[str, str]:
     return {
         file.path: sha256_hex(storage.read(storage.join(root, file.path)))
         for file in storage.list_files(root)
-        if file.path.split("/")[0] not in ("state", "runs")
+        if file.path.split("/")[0] not in ("state", "runs", "leases")
     }
 
 
