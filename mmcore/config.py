@@ -94,7 +94,7 @@ def load_config(
 def _without(raw: Any, paths: Sequence[Path_]) -> Any:
     """Return a copy without the values at some paths."""
     if isinstance(raw, dict):
-        below = {key: [path[1:] for path in paths if path[0] == key] for key in raw}
+        below = {key: [path[1:] for path in paths if path[:1] == (key,)] for key in raw}
         return {
             key: _without(value, below[key]) for key, value in raw.items() if () not in below[key]
         }

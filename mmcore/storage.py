@@ -123,6 +123,32 @@ def create(url: str, data: bytes) -> bool:
         raise _storage_error("create", url, error) from error
 
 
+def link(source: str, target: str) -> None:
+    """Give a file a second name that costs no bytes: a hard link, or a copy within the bucket.
+
+    Only for files that are never written again.
+    """
+    try:
+        if not is_local(target):
+            _filesystem(target).copy(source, target)
+            return
+        directory = os.path.dirname(target) or "."
+        os.makedirs(directory, exist_ok=True)
+        temporary = os.path.join(directory, temporary_name())
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+                raise
+            write(target, read(source))  # a file system without hard links, or across two of them
+            return
+        os.replace(temporary, target)
+        # of two names for one file rename(2) does nothing and leaves both
+        Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise _storage_error("link", target, error) from error
+
+
 def delete(url: str) -> None:
     """Delete a file; one that is gone already is no error."""
     try:

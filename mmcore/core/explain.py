@@ -10,7 +10,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmcore import storage
-from mmcore.core.lineage import DatasetVersion, made_from, upstream
+from mmcore.core.lineage import (
+    SHARD_STEP,
+    STEPS,
+    DatasetVersion,
+    committed_artifacts,
+    dataset_versions,
+    increments,
+    made_from,
+)
 from mmcore.core.rows import Row, decode_row, rows_files
 from mmcore.core.step import Artifact
 from mmcore.errors import ConfigError
@@ -23,10 +31,11 @@ _ROLES = {"train": "learned from it", "val": "was tuned on it", "test": "was jud
 
 def find_keys(root: str, dataset: DatasetVersion, name: str) -> list[str]:
     """Return the keys of the samples that a name means: a key, or the original name of several."""
-    ingest = upstream(root, dataset.name, dataset.artifact).get(INGEST_STEP)
-    if ingest is None:
-        raise ConfigError(f"{dataset}: the artifact of its ingest step is gone from {root}.")
-    tables = [_read(ingest, path, ["key", "meta"]) for path in _paths(ingest)]
+    made = increments(root, dataset)
+    if not made:
+        raise ConfigError(f"{dataset}: an artifact that it was made from is gone from {root}.")
+    ingests = [increment[INGEST_STEP] for increment in made]
+    tables = [_read(one, path, ["key", "meta"]) for one in ingests for path in _paths(one)]
     keys = pa.concat_tables(tables)
     exact = keys.filter(pc.equal(keys["key"], name))["key"].to_pylist()
     if exact:
@@ -49,7 +58,9 @@ def find_keys(root: str, dataset: DatasetVersion, name: str) -> list[str]:
 
 def explain(root: str, dataset: DatasetVersion, key: str) -> dict[str, Json]:
     """Return what is known of a sample, as JSON; the keys are stable."""
-    chain = upstream(root, dataset.name, dataset.artifact)
+    chain = next(
+        chain for chain in increments(root, dataset) if _find(chain[INGEST_STEP], key) is not None
+    )
     rows = {step: row for step, artifact in chain.items() if (row := _find(artifact, key))}
     decided = next((step for step, row in rows.items() if row.status != "kept"), None)
     last = list(rows.values())[-1]
@@ -78,7 +89,8 @@ def explain(root: str, dataset: DatasetVersion, key: str) -> dict[str, Json]:
     stored = _stored(dataset.artifact, key)
     if stored is not None:
         story["shard"] = stored
-        story["models"] = list(_models(root, dataset, str(stored["split"])))
+        added_by = chain[SHARD_STEP].manifest.fingerprint
+        story["models"] = list(_models(root, dataset.name, added_by, str(stored["split"])))
     return story
 
 
@@ -102,12 +114,19 @@ def _stored(dataset: Artifact, key: str) -> dict[str, Json] | None:
     return {**row, "url": storage.join(dataset.url, str(row["shard"]))}
 
 
-def _models(root: str, dataset: DatasetVersion, split: str) -> Iterator[Json]:
-    """Yield the models that were made from the dataset, and what the sample was to them."""
-    shard = dataset.artifact.manifest.fingerprint
-    for train in made_from(root, dataset.name, "train", shard=shard):
+def _models(root: str, name: str, added_by: str, split: str) -> Iterator[Json]:
+    """Yield the models made from a version that holds an increment, and what it was to them."""
+    holding = {
+        version.artifact.manifest.fingerprint
+        for version in dataset_versions(root, name)
+        for increment in increments(root, version)
+        if increment[SHARD_STEP].manifest.fingerprint == added_by
+    }
+    for train in committed_artifacts(storage.join(root, STEPS, name, "train")):
+        if _get(train.manifest.identity, "inputs", SHARD_STEP) not in holding:
+            continue
         fingerprint = train.manifest.fingerprint
-        registered = made_from(root, dataset.name, "register", train=fingerprint)
+        registered = made_from(root, name, "register", train=fingerprint)
         names: list[Json] = [
             f"{one.manifest.facts['model_name']}/{one.manifest.facts['version']}"
             for one in registered

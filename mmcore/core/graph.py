@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmcore import storage
+from mmcore.core.increment import CountNew, Ground, stand
 from mmcore.core.manifest import load_manifest
 from mmcore.core.reasons import why
 from mmcore.core.source import (
@@ -17,7 +18,7 @@ from mmcore.core.source import (
     look,
     scan_identity,
 )
-from mmcore.core.step import Artifact, Step, fingerprint_of
+from mmcore.core.step import Artifact, Inputs, Step, fingerprint_of
 from mmcore.errors import ConfigError
 from mmcore.sample import Json, sha256_hex
 
@@ -30,6 +31,9 @@ class Graph:
     """The dataset's name; artifacts of its steps lie below `steps/<name>`."""
     source: Source
     steps: tuple[Step, ...]
+    count_new: CountNew | None = None
+    """How it is told that samples were only added; None: every change of the source makes
+    everything anew."""
 
     def __post_init__(self) -> None:
         known = {SCAN_STEP}
@@ -80,15 +84,32 @@ class Graph:
         """Return where it is remembered what the files of the source hash to."""
         return storage.join(root, "state", f"source-{sha256_hex(self.source.url.encode())[:12]}")
 
-    def identities(self, scan_fingerprint: str) -> dict[str, tuple[str, dict[str, Json]]]:
+    def ground(self, root: str, scan: Artifact) -> Ground:
+        """Return what a run over a scanned corpus builds on."""
+        if self.count_new is None:
+            return Ground(scan)
+        return stand(self.name, self.steps, root, scan, self.count_new)
+
+    def identities(self, ground: Ground) -> dict[str, tuple[str, dict[str, Json]]]:
         """Return (fingerprint, its parts) of every step, in order."""
-        fingerprints = {SCAN_STEP: scan_fingerprint}
+        fingerprints = {SCAN_STEP: ground.scan.manifest.fingerprint}
+        first = ground.first
         found = {}
         for step in self.steps:
-            identity = step.identity(fingerprints)
+            pinned = {name: first[name].manifest.fingerprint for name in step.pinned & first.keys()}
+            identity = step.identity({**fingerprints, **pinned}, base=ground.fingerprint)
             fingerprints[step.name] = fingerprint_of(identity)
             found[step.name] = (fingerprints[step.name], identity)
         return found
+
+    def inputs(self, step: Step, made: Mapping[str, Artifact], ground: Ground) -> Inputs:
+        """Return what a step reads, given what this run has made or found so far."""
+        first = ground.first if step.pinned else {}
+        there = {**made, **first}
+        bases = {name: there[name].url for name in self.upstream(step.name)}
+        bases["source"] = self.source.url
+        artifacts = {name: (there if name in step.pinned else made)[name] for name in step.inputs}
+        return Inputs(artifacts, bases, ground.history if step.grows else ())
 
 
 @dataclass(frozen=True)
@@ -111,6 +132,8 @@ class Plan:
 
     steps: tuple[PlannedStep, ...]
     source: SourceState
+    ground: Ground | None = None
+    """None while the source has not been hashed."""
 
     @property
     def to_run(self) -> list[PlannedStep]:
@@ -146,8 +169,9 @@ def make_plan(graph: Graph, root: str, targets: Sequence[str] = ()) -> Plan:
     done = PlannedStep(
         SCAN_STEP, False, "no file changed", scan.manifest.fingerprint, scan.url, None
     )
-    identities = graph.identities(scan.manifest.fingerprint)
-    return Plan((done, *_plan_steps(graph, root, steps, identities, memory)), state)
+    ground = graph.ground(root, scan)
+    planned = list(_plan_steps(graph, root, steps, graph.identities(ground), memory, ground))
+    return Plan((done, *planned), state, ground)
 
 
 def _plan_steps(
@@ -156,6 +180,7 @@ def _plan_steps(
     steps: Sequence[Step],
     identities: Mapping[str, tuple[str, dict[str, Json]]],
     memory: Mapping[str, Any],
+    ground: Ground,
 ) -> Iterator[PlannedStep]:
     for step in steps:
         fingerprint, identity = identities[step.name]
@@ -172,6 +197,8 @@ def _plan_steps(
         else:
             before = memory.get(step.name)
             reason = why(identity, before and before["identity"])
+            if SCAN_STEP in step.inputs and ground.num_new is not None:
+                reason = f"{ground.num_new} new samples, on top of {ground.base}"
             yield PlannedStep(
                 step.name, True, reason, fingerprint, url, _seconds(memory, step.name)
             )

@@ -82,6 +82,37 @@ def upstream(root: str, dataset: str, artifact: Artifact) -> dict[str, Artifact]
     return found | {artifact.manifest.step: artifact}
 
 
+def increments(root: str, version: DatasetVersion) -> list[dict[str, Artifact]]:
+    """Return what made each increment of a dataset version, by step, the first increment first.
+
+    Empty when an artifact on the way is gone.
+    """
+    found = [made_increment(root, version.name, one) for one in increment_versions(version)]
+    return [one for one in found if one] if all(found) else []
+
+
+def increment_versions(version: DatasetVersion) -> list[str]:
+    """Return the versions that led to a dataset version, itself last."""
+    recorded: Any = version.artifact.manifest.facts.get("increments", [])
+    earlier = [str(one["dataset"]) for one in recorded[:-1]]
+    return [*earlier, version.artifact.manifest.fingerprint[:16]]
+
+
+def made_increment(root: str, name: str, version: str) -> dict[str, Artifact]:
+    """Return what made the increment that a version added, by step; empty if some of it is gone."""
+    shard = find_artifact(root, name, SHARD_STEP, version)
+    if shard is None:
+        return {}
+    chain = upstream(root, name, shard)
+    is_whole = all(_inputs(one) <= chain.keys() for one in chain.values())
+    return chain if is_whole else {}
+
+
+def _inputs(artifact: Artifact) -> set[str]:
+    inputs: Any = artifact.manifest.identity["inputs"]
+    return set(inputs)
+
+
 def find_artifact(root: str, dataset: str, step: str, fingerprint: str) -> Artifact | None:
     """Return the artifact of a step by its fingerprint, or None where it is gone."""
     parts = (DATASETS, dataset) if step == SHARD_STEP else (STEPS, dataset, step)

@@ -13,6 +13,8 @@ from functools import partial
 from mmcore import storage
 from mmcore.core.executor import Executor
 from mmcore.core.graph import Graph, Plan, make_plan, remember
+from mmcore.core.increment import Ground
+from mmcore.core.lease import Fence
 from mmcore.core.manifest import (
     MANIFEST_NAME,
     Counts,
@@ -65,7 +67,13 @@ class Run:
         self.root = root
         self.executor = executor
         self.listener = listener
+        self.fence: Fence | None = None
+        """Asked before anything is committed; None when no other run can be in the way."""
+        self.making: str | None = None
+        """The artifact that is being made now."""
         self.artifacts: dict[str, Artifact] = {}
+        self.ground: Ground | None = None
+        """What this run builds on; known once the scan is."""
 
     def plan(self, targets: Sequence[str] = ()) -> Plan:
         """Return what would run."""
@@ -79,25 +87,25 @@ class Run:
     def run_step(self, name: str, plan: Plan) -> StepResult:
         """Run one step, unless its artifact exists. The steps before it must have run."""
         started = time.monotonic()
+        self.executor.stop.check()
         if name == SCAN_STEP:
             return self._scan(plan, started)
         step = self.graph.step(name)
-        fingerprints = {
-            parent: self.artifacts[parent].manifest.fingerprint for parent in step.inputs
-        }
-        identity = step.identity(fingerprints)
-        fingerprint = step.fingerprint(fingerprints)
+        assert self.ground is not None, "the scan comes first"
+        fingerprint, identity = self.graph.identities(self.ground)[name]
         url = self.graph.artifact_url(self.root, name, fingerprint)
         manifest = load_manifest(url)
         if manifest is not None:
             self._say("step_skipped", name, fingerprint=fingerprint, url=url)
             return self._done(name, Artifact(url, manifest), was_cached=True, started=started)
         context = TaskContext(
-            inputs=self._inputs(step),
+            inputs=self.graph.inputs(step, self.artifacts, self.ground),
             output_url=url,
             root=self.root,
             fingerprint=fingerprint,
+            fence=self.fence,
         )
+        self.making = url
         try:
             counts, files, facts = self._make(step, context)
         except StorageError:
@@ -107,8 +115,10 @@ class Run:
                 raise
         else:
             made = Manifest(name, fingerprint, identity, counts, files, facts)
+            self._check_place()
             manifest = commit_manifest(url, made)
         _sweep(url, manifest)
+        self.making = None
         result = self._done(name, Artifact(url, manifest), was_cached=False, started=started)
         remember(self.graph, self.root, name, identity=identity, seconds=result.seconds)
         return result
@@ -119,9 +129,9 @@ class Run:
             manifest = load_manifest(planned.url)
             assert manifest is not None, "the plan saw it"
             self._say("step_skipped", SCAN_STEP, fingerprint=planned.fingerprint, url=planned.url)
-            return self._done(
-                SCAN_STEP, Artifact(planned.url, manifest), was_cached=True, started=started
-            )
+            assert plan.ground is not None, "the plan knows the scan"
+            self.ground = plan.ground
+            return self._done(SCAN_STEP, plan.ground.scan, was_cached=True, started=started)
         self._say("step_started", SCAN_STEP, num_tasks=1, num_resumed=0, why=planned.reason)
         artifact = scan(
             self.graph.source,
@@ -129,8 +139,11 @@ class Run:
             memory_url=self.graph.source_memory(self.root),
             directory=self.graph.directory(self.root, SCAN_STEP),
             executor=self.executor,
+            before_commit=self._check_place,
         )
+        self.ground = self.graph.ground(self.root, artifact)
         result = self._done(SCAN_STEP, artifact, was_cached=False, started=started)
+        self.artifacts[SCAN_STEP] = self.ground.scan
         remember(self.graph, self.root, SCAN_STEP, identity={}, seconds=result.seconds)
         return result
 
@@ -143,6 +156,7 @@ class Run:
         missing = [task for task in tasks if task.name not in reports]
         self._say("step_started", step.name, num_tasks=len(tasks), num_resumed=len(reports))
         for index, report in self._do(step, missing, context):
+            self.executor.stop.check()
             reports[missing[index].name] = report
             facts: dict[str, Json] = {"done": len(reports), "total": len(tasks)}
             self._say("task_finished", step.name, task=missing[index].name, **facts)
@@ -153,18 +167,18 @@ class Run:
         _check(step, counts, context.inputs)
         return counts, files, closing.facts
 
+    def _check_place(self) -> None:
+        """Raise when this run is to stop, or another one has taken its place."""
+        self.executor.stop.check()
+        if self.fence is not None:
+            self.fence.check()
+
     def _do(self, step: Step, tasks: Sequence[Task], context: TaskContext):  # type: ignore[no-untyped-def]
         if not step.work.runs_in_driver:
             function = partial(run_and_record, step.work, context)
             return self.executor.map(function, tasks)
         context = replace(context, executor=self.executor, report_progress=self._progress)
         return enumerate(run_and_record(step.work, context, task) for task in tasks)
-
-    def _inputs(self, step: Step) -> Inputs:
-        upstream = self.graph.upstream(step.name)
-        bases = {name: self.artifacts[name].url for name in upstream}
-        bases["source"] = self.graph.source.url
-        return Inputs({name: self.artifacts[name] for name in step.inputs}, bases)
 
     def _done(
         self, name: str, artifact: Artifact, *, was_cached: bool, started: float
@@ -197,8 +211,12 @@ class Run:
 
 def run_and_record(work: Work, context: TaskContext, task: Task) -> TaskReport:
     """Do a task and record it beside its files, so that a later run need not do it again."""
+    if context.fence is not None:
+        context.fence.check()
     report = work.run(task, context)
     report.counts.check(f"task {task.name}")
+    if context.fence is not None:
+        context.fence.check()
     record = json.dumps(asdict(report), sort_keys=True, allow_nan=False).encode()
     storage.write(_record_url(context.output_url, task.name), record)
     return report
@@ -252,6 +270,13 @@ def _check(step: Step, counts: Counts, inputs: Inputs) -> None:
             f"more than max_quarantined = {step.max_quarantined:g} allows. Look at the source, or "
             "raise max_quarantined in the recipe."
         )
+
+
+def sweep_temporaries(url: str) -> None:
+    """Delete what was being written below a URL; for whoever knows that nobody writes there."""
+    for file in storage.list_files(url):
+        if file.path.rsplit("/", 1)[-1].startswith(storage.TEMPORARY_PREFIX):
+            storage.delete(storage.join(url, file.path))
 
 
 def _sweep(url: str, manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ deleting it costs time, never a result.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -86,8 +86,18 @@ def describe_change(state: SourceState, memory_url: str) -> str:
     return f"source changed: {new} files new, {changed} changed, {removed} removed"
 
 
+def _nothing_in_the_way() -> None:
+    """Commit without asking anybody."""
+
+
 def scan(
-    source: Source, state: SourceState, *, memory_url: str, directory: str, executor: Executor
+    source: Source,
+    state: SourceState,
+    *,
+    memory_url: str,
+    directory: str,
+    executor: Executor,
+    before_commit: Callable[[], None] = _nothing_in_the_way,
 ) -> Artifact:
     """Hash what is not known yet, and commit the list of files with their hashes as an artifact."""
     known = _load_known(memory_url)
@@ -100,6 +110,7 @@ def scan(
         file.path: hashed[file.path] if file.path in hashed else known[file.path][1]
         for file in state.files
     }
+    before_commit()
     artifact = _commit(state, digest_of, directory)
     _remember(state, digest_of, memory_url, content=artifact.manifest.fingerprint)
     return artifact

@@ -65,6 +65,10 @@ class CorpusRule(Component):
     It sees keys, references, metadata and scores; never bytes.
     """
 
-    def decide(self, samples: Sequence[Sample]) -> Iterator[Outcome]:
-        """Yield one outcome per sample, in any order, whatever the order of the input."""
+    def decide(self, samples: Sequence[Sample], known: Sequence[Sample] = ()) -> Iterator[Outcome]:
+        """Yield one outcome per sample, in any order, whatever the order of the input.
+
+        `known` are those that the rule kept in earlier increments: what was decided stands, and
+        the newcomers fit in with it.
+        """
         raise NotImplementedError

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mmcore.core.executor import Executor
+from mmcore.core.lease import Fence
 from mmcore.core.manifest import Counts, FileRecord, Manifest
 from mmcore.sample import Json, sha256_hex
 
@@ -30,9 +31,16 @@ class Inputs:
     """By step name."""
     bases: Mapping[str, str]
     """URL by base name, to resolve `PartRef.base`: `source`, and every step upstream."""
+    history: tuple[Mapping[str, Artifact], ...] = ()
+    """What earlier increments of the dataset made, by step, the first increment first. Given to
+    steps that grow; empty for the first increment."""
 
     def __getitem__(self, step: str) -> Artifact:
         return self.artifacts[step]
+
+    def earlier(self, step: str) -> list[Artifact]:
+        """Return the artifacts of a step in earlier increments, the first one first."""
+        return [increment[step] for increment in self.history]
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,8 @@ class TaskContext:
     """Given to tasks that run in the driver (`Work.runs_in_driver`), for gangs of ranks."""
     report_progress: Callable[[Progress], None] | None = None
     """Given to tasks that run in the driver."""
+    fence: Fence | None = None
+    """To be asked before something is written that another run could be writing too."""
 
 
 class Work(Protocol):
@@ -129,18 +139,26 @@ class Step:
     """Where its artifacts go below the root; `steps/<graph>/<name>` unless said otherwise."""
     max_quarantined: float = 1.0
     """The share of broken samples above which the step fails instead of going on without them."""
+    grows: bool = False
+    """Whether it takes new samples alone and looks at what earlier increments made."""
+    pinned: frozenset[str] = frozenset()
+    """Those of its inputs that stay the first increment's, however much the dataset grows: a
+    tokenizer that models share, a test set that they are all measured on."""
 
-    def fingerprint(self, inputs: Mapping[str, str]) -> str:
-        """Return the step's identity, given the fingerprints of its inputs: 64 hex digits."""
-        return fingerprint_of(self.identity(inputs))
+    def identity(self, inputs: Mapping[str, str], *, base: str | None = None) -> dict[str, Json]:
+        """Return the parts of the fingerprint, to say which one changed.
 
-    def identity(self, inputs: Mapping[str, str]) -> dict[str, Json]:
-        """Return the parts of the fingerprint, to say which one changed."""
-        return {
+        `inputs` are the fingerprints of what it reads, `base` that of the dataset version on which
+        this increment builds.
+        """
+        identity: dict[str, Json] = {
             "step": self.name,
             "work": dict(self.work.identity()),
             "inputs": {name: inputs[name] for name in sorted(self.inputs)},
         }
+        if self.grows and base is not None:
+            identity["base"] = base
+        return identity
 
 
 def fingerprint_of(identity: Mapping[str, Json]) -> str:

@@ -100,7 +100,8 @@ class CorpusWork:
         samples = list(read_kept(artifact))
         rule = rule_name(self.rule)
         decided: dict[str, Outcome] = {}
-        for outcome in self.rule.decide(samples):
+        known = [old for earlier in context.inputs.earlier(self.step) for old in read_kept(earlier)]
+        for outcome in self.rule.decide(samples, known):
             key = outcome.key if isinstance(outcome, Sample) else outcome.sample.key
             if key in decided:
                 raise AccountingError(f"the rule {rule} decided twice about {key!r}")

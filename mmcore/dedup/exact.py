@@ -12,7 +12,8 @@ from mmcore.sample import Dropped, Outcome, Sample
 class ExactDuplicates(CorpusRule):
     """Keep one of all samples that are equal in everything named: the one with the lowest key.
 
-    A sample that lacks one of the names is nobody's duplicate.
+    One that an earlier increment kept outlives every newcomer. A sample that lacks one of the names
+    is nobody's duplicate.
     """
 
     same: tuple[str, ...]
@@ -21,10 +22,10 @@ class ExactDuplicates(CorpusRule):
     def __post_init__(self) -> None:
         check_names(self.same, field="exact_duplicates.same")
 
-    def decide(self, samples: Sequence[Sample]) -> Iterator[Outcome]:
-        survivors: dict[tuple[tuple[str, ...], ...], str] = {}
+    def decide(self, samples: Sequence[Sample], known: Sequence[Sample] = ()) -> Iterator[Outcome]:
+        survivors = {self._identity(sample): sample.key for sample in known}
         for sample in sorted(samples, key=lambda sample: sample.key):
-            identity = tuple(values_of(sample, name) for name in self.same)
+            identity = self._identity(sample)
             if not all(identity):
                 yield sample
                 continue
@@ -34,3 +35,6 @@ class ExactDuplicates(CorpusRule):
             else:
                 detail = f"same {', '.join(self.same)} as {survivor}"
                 yield Dropped(sample, "exact_duplicate", detail, twin=survivor)
+
+    def _identity(self, sample: Sample) -> tuple[tuple[str, ...], ...]:
+        return tuple(values_of(sample, name) for name in self.same)

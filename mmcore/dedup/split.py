@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mmcore.core.linkage import Leak, check_names, leaks, values_of
 from mmcore.core.stage import CorpusRule
 from mmcore.errors import ConfigError
-from mmcore.sample import Outcome, Sample
+from mmcore.sample import Dropped, Outcome, Sample
 
 __all__ = ["SPLITS", "GroupSplit", "Leak", "leaks"]
 
@@ -22,6 +22,9 @@ class GroupSplit(CorpusRule):
 
     Links are transitive: a group is a connected component. Where a group goes depends on the seed
     and its lowest key and, when stratified, on the other groups of its class; never on order.
+
+    What earlier increments were given stands. A newcomer joins the group that it is linked to. One
+    that is linked to groups of two splits joins neither: it is dropped as `twins_in_two_splits`.
     """
 
     together: tuple[str, ...]
@@ -40,28 +43,51 @@ class GroupSplit(CorpusRule):
             check_names([self.stratify], field="group_split.stratify")
         _check_fractions(self.fractions)
 
-    def decide(self, samples: Sequence[Sample]) -> Iterator[Outcome]:
+    def decide(self, samples: Sequence[Sample], known: Sequence[Sample] = ()) -> Iterator[Outcome]:
         ordered = sorted(samples, key=lambda sample: sample.key)
-        groups = _group_ids(ordered, self.together)
-        splits = self._split_of_groups(ordered, groups)
-        for sample, group in zip(ordered, groups, strict=True):
-            yield sample.with_meta(split=splits[group], split_group=group)
+        settled = sorted(known, key=lambda sample: sample.key)
+        groups = _group_ids([*settled, *ordered], self.together)
+        joined: dict[str, dict[str, str]] = defaultdict(dict)
+        for sample, group in zip(settled, groups, strict=False):
+            joined[group].setdefault(str(sample.meta["split"]), str(sample.meta["split_group"]))
+        newcomers = list(zip(ordered, groups[len(settled) :], strict=True))
+        alone = [(sample, group) for sample, group in newcomers if group not in joined]
+        splits = self._split_of_groups(alone, settled)
+        for sample, group in newcomers:
+            if group not in joined:
+                yield sample.with_meta(split=splits[group], split_group=group)
+            elif len(joined[group]) == 1:
+                ((split, old),) = joined[group].items()
+                yield sample.with_meta(split=split, split_group=old)
+            else:
+                found = ", ".join(
+                    f"{old} in {split}" for split, old in sorted(joined[group].items())
+                )
+                yield Dropped(sample, "twins_in_two_splits", f"linked to {found}")
 
-    def _split_of_groups(self, samples: Sequence[Sample], groups: Sequence[str]) -> dict[str, str]:
+    def _split_of_groups(
+        self, newcomers: Sequence[tuple[Sample, str]], settled: Sequence[Sample]
+    ) -> dict[str, str]:
         if not self.stratify:
-            return {group: self._by_threshold(group) for group in dict.fromkeys(groups)}
+            return {group: self._by_threshold(group) for _, group in newcomers}
         classes: dict[str, Counter[str]] = defaultdict(Counter)
-        for sample, group in zip(samples, groups, strict=True):
-            classes[group][" ".join(values_of(sample, self.stratify))] += 1
+        for sample, group in newcomers:
+            classes[group][self._class_of(sample)] += 1
+        placed: dict[str, Counter[str]] = defaultdict(Counter)
+        for sample in settled:
+            placed[self._class_of(sample)][str(sample.meta["split"])] += 1
         groups_of: dict[str, list[str]] = defaultdict(list)
         for group, found in classes.items():
             # a group may span classes: it counts for its commonest one, the lowest name on a tie
             groups_of[min(found, key=lambda name: (-found[name], name))].append(group)
         sizes = {group: found.total() for group, found in classes.items()}
         splits: dict[str, str] = {}
-        for members in groups_of.values():
-            splits |= self._by_deficit({group: sizes[group] for group in members})
+        for name, members in groups_of.items():
+            splits |= self._by_deficit({group: sizes[group] for group in members}, placed[name])
         return splits
+
+    def _class_of(self, sample: Sample) -> str:
+        return " ".join(values_of(sample, self.stratify))
 
     def _by_threshold(self, group: str) -> str:
         point = int.from_bytes(self._hash(group)[:8]) / 2**64
@@ -73,11 +99,11 @@ class GroupSplit(CorpusRule):
                 return split
         return splits[-1]
 
-    def _by_deficit(self, sizes: Mapping[str, int]) -> dict[str, str]:
+    def _by_deficit(self, sizes: Mapping[str, int], placed: Mapping[str, int]) -> dict[str, str]:
         """Send each group where the most samples are missing, groups in the order of their hash."""
-        total = sum(sizes.values())
+        total = sum(sizes.values()) + sum(placed.values())
         splits = [name for name in SPLITS if name in self.fractions]
-        missing = {split: self.fractions[split] * total for split in splits}
+        missing = {split: self.fractions[split] * total - placed.get(split, 0) for split in splits}
         chosen = {}
         for group in sorted(sizes, key=self._hash):
             split = max(splits, key=lambda name: missing[name])

@@ -23,12 +23,13 @@ def predict(
     """Return what the model says about every sample of a split, and the model's signature.
 
     `model(batch)` takes tensors by name and returns `embeddings` and `logits` by name. StepError
-    when the model knows other classes than the dataset, or the split is empty.
+    when the dataset has classes that the model does not know, or the split is empty.
     """
-    if list(labels) != list(loader.labels):
+    unknown = sorted(set(loader.labels) - set(labels))
+    if unknown:
         raise StepError(
-            f"the model was trained on the classes {list(labels)} and the dataset has "
-            f"{list(loader.labels)}. Train on this dataset, or evaluate on the model's own."
+            f"the dataset has the classes {unknown}, and the model was trained on {list(labels)}. "
+            "Train on this dataset, or evaluate on the model's own."
         )
     infos = {info.key: info for info in loader.samples(split)}
     if not infos:
@@ -60,7 +61,7 @@ def predict(
         keys=keys,
         labels=list(labels),
         meta=[infos[key].meta for key in keys],
-        label=whole["label"].astype(np.int64),
+        label=_renumbered(whole["label"], loader.labels, labels),
         probabilities={name.split(".")[1]: _softmax(array) for name, array in logits.items()},
         embeddings={
             modality: whole[f"embeddings.{modality}"]
@@ -73,6 +74,13 @@ def predict(
         },
     )
     return predictions, signature
+
+
+def _renumbered(label: Array, of_dataset: Sequence[str], of_model: Sequence[str]) -> Array:
+    """Return labels as the model numbers them, which may know more classes; -1 stays unknown."""
+    number = np.array([*(of_model.index(name) for name in of_dataset), -1], dtype=np.int64)
+    renumbered: Array = number[label.astype(np.int64)]
+    return renumbered
 
 
 def _inputs(batch: Batch) -> Iterable[tuple[str, Array]]:

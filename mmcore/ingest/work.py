@@ -23,7 +23,10 @@ _UNCLAIMED_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
 
 @dataclass(frozen=True, kw_only=True)
 class IngestWork:
-    """Group the files of the scan by a layout, and write a row for every sample."""
+    """Group the files of the scan by a layout, and write a row for every sample.
+
+    Of a corpus that has grown, for every sample that an earlier increment has not.
+    """
 
     layout: Layout
     step: str = "ingest"
@@ -41,6 +44,12 @@ class IngestWork:
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         samples = self.layout.group(read_files(inputs[SCAN_STEP])).samples
+        known = {
+            raw.key
+            for scan in inputs.earlier(SCAN_STEP)[-1:]
+            for raw in self.layout.group(read_files(scan)).samples
+        }
+        samples = [raw for raw in samples if raw.key not in known]
         starts = range(0, len(samples), self.samples_per_task)
         return [
             Task(
@@ -69,6 +78,20 @@ class IngestWork:
         counted: dict[str, Json] = dict(sorted(Counter(unclaimed.values()).items()))
         facts: dict[str, Json] = {"num_files": len(files), "unclaimed": counted}
         return TaskReport(files=[record], facts=facts)
+
+    def count_new(self, before: Artifact, after: Artifact) -> int | None:
+        """Return how many samples a scan has more than one before; None unless it only has more.
+
+        A file that changed or vanished, and a sample that gained a part, are more than new data.
+        """
+        old, new = read_files(before), read_files(after)
+        if not set(old) <= set(new):
+            return None
+        had = {raw.key: raw.files for raw in self.layout.group(old).samples}
+        has = {raw.key: raw.files for raw in self.layout.group(new).samples}
+        if any(has.get(key) != files for key, files in had.items()):
+            return None
+        return len(has) - len(had)
 
     def _outcomes(
         self, payload: Sequence[Json], bases: Mapping[str, str], unclaimed: list[Json]

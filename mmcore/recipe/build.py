@@ -30,10 +30,15 @@ class LoadedRecipe:
     recipe: Recipe
     graph: Graph
     loaded: Loaded[Recipe]
+    overrides: tuple[str, ...] = ()
+    """What was set besides the file: `a.b=c`."""
 
 
-def load_recipe(file: str, *, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Read, check and build a recipe; ConfigError with every problem and its place."""
+def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = False) -> LoadedRecipe:
+    """Read, check and build a recipe; ConfigError with every problem and its place.
+
+    `rebuild` makes the dataset from the ground up, whatever it could build on.
+    """
     loaded = load_config(file, Recipe, overrides=overrides)
     builder = _Builder(loaded.value)
     steps = builder.steps()
@@ -43,8 +48,10 @@ def load_recipe(file: str, *, overrides: Sequence[str] = ()) -> LoadedRecipe:
     section = loaded.value.source
     is_relative = storage.is_local(section.path)
     url = os.path.abspath(section.path) if is_relative else section.path
-    graph = Graph(loaded.value.name, Source(url, section.hint), tuple(steps))
-    return LoadedRecipe(loaded.value, graph, loaded)
+    ingest = next(step.work for step in steps if isinstance(step.work, IngestWork))
+    count_new = None if rebuild else ingest.count_new
+    graph = Graph(loaded.value.name, Source(url, section.hint), tuple(steps), count_new)
+    return LoadedRecipe(loaded.value, graph, loaded, tuple(overrides))
 
 
 class _Builder:
@@ -67,17 +74,19 @@ class _Builder:
         split = self._rule(recipe.split, "split", default="group_split", seed=recipe.seed)
         before_split = "clean" if recipe.dedup is None else "dedup"
         steps = [
-            self._step("ingest", self._ingest(layout), SCAN_STEP),
+            self._step("ingest", self._ingest(layout), SCAN_STEP, grows=True),
             self._step("clean", self._chain(recipe.clean, "clean", "ingest"), "ingest"),
         ]
         if recipe.dedup is not None:
             rule = self._rule(recipe.dedup, "dedup", default="exact_duplicates")
-            steps.append(self._step("dedup", _corpus_work("dedup", "clean", rule), "clean"))
+            dedup = _corpus_work("dedup", "clean", rule)
+            steps.append(self._step("dedup", dedup, "clean", grows=True))
         work = _corpus_work("split", before_split, split)
-        steps.append(self._step("split", work, before_split))
+        steps.append(self._step("split", work, before_split, grows=True))
         if recipe.tokenizer is not None:
             tokenizer = self._made(TokenizerWork, recipe.tokenizer, ("tokenizer",))
-            steps.append(self._step("tokenizer", tokenizer, "split"))
+            # models of one dataset share it, so that one can start from another's weights
+            steps.append(self._step("tokenizer", tokenizer, "split", pinned=("split",)))
         steps.append(self._step("encode", self._chain(recipe.encode, "encode", "split"), "split"))
         defaults = {
             "name": recipe.name,
@@ -86,7 +95,8 @@ class _Builder:
             "together": getattr(split, "together", ()),
         }
         shard = self._made(ShardWork, {**defaults, **recipe.shard}, ("shard",))
-        steps.append(self._step("shard", shard, "encode", directory=f"ds/{recipe.name}"))
+        directory = f"ds/{recipe.name}"
+        steps.append(self._step("shard", shard, "encode", directory=directory, grows=True))
         return steps
 
     def _model_steps(self) -> list[Step | None]:
@@ -116,17 +126,34 @@ class _Builder:
         registration = self._made(
             RegisterWork, {"model_name": recipe.name, **recipe.register_}, ("register",)
         )
+        # all models are measured on one test set, or else a champion could not be compared
+        test_set = ("shard",) if recipe.test_set == "first" else ()
         return [
             self._step("train", training, "shard", "tokenizer"),
-            self._step("evaluate", evaluation, "train", "shard", "tokenizer"),
+            self._step("evaluate", evaluation, "train", "shard", "tokenizer", pinned=test_set),
             self._step("register", registration, "evaluate", "train", "shard"),
         ]
 
-    def _step(self, name: str, work: Work | None, *inputs: str, directory: str = "") -> Step | None:
+    def _step(
+        self,
+        name: str,
+        work: Work | None,
+        *inputs: str,
+        directory: str = "",
+        grows: bool = False,
+        pinned: Sequence[str] = (),
+    ) -> Step | None:
         if work is None:
             return None
-        limit = self.recipe.max_quarantined
-        return Step(name, work, inputs, directory=directory, max_quarantined=limit)
+        return Step(
+            name,
+            work,
+            inputs,
+            directory=directory,
+            max_quarantined=self.recipe.max_quarantined,
+            grows=grows,
+            pinned=frozenset(pinned),
+        )
 
     def _ingest(self, layout: Layout | None) -> IngestWork | None:
         samples_per_task = self.recipe.source.samples_per_task

@@ -1,6 +1,6 @@
 """The sections of a recipe. What a section's components accept is said by their own classes."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,6 +32,21 @@ class PlacementSection(Section):
     """Processes that train together."""
 
 
+class RetrainSection(Section):
+    """When new data is worth a new model, and where that one starts."""
+
+    min_new_samples: Annotated[int, Field(ge=1)] = 1
+    """Fewer wait for more."""
+    max_wait_hours: Annotated[float, Field(ge=0)] = 24.0
+    """After so long without a retraining one new sample is enough; 0 waits for ever."""
+    quiet_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """The source must have stood still for so long: a copy under way is one arrival, not many."""
+    start: Literal["champion", "scratch"] = "champion"
+    """The weights that training starts from."""
+    overrides: tuple[str, ...] = ()
+    """Settings of the recipe for a retraining: `train.epochs=6`."""
+
+
 class Recipe(Section):
     """A whole pipeline: from a raw corpus to a registered model."""
 
@@ -56,4 +71,8 @@ class Recipe(Section):
     train: Fields = {}
     evaluate: Fields = {}
     register_: Annotated[Fields, Field(alias="register")] = {}
+    test_set: Literal["first", "newest"] = "first"
+    """What models are measured on when the dataset grows: the test split of its first version, the
+    same for all of them, or that of the version each was trained on."""
+    retrain: RetrainSection = RetrainSection()
     placement: PlacementSection = PlacementSection()

@@ -14,7 +14,8 @@ class Standing:
     version: int
     value: float | None
     """Of the metric that decides; None where it was never recorded."""
-    dataset_fingerprint: str
+    test_set: str
+    """The fingerprint of the dataset version whose test split it was measured on."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def decide(
         f"{champion.version}: {improvement:+.4f}, "
         + (f"at least {min_improvement:.4f} asked" if min_improvement > 0 else "more than 0 asked")
     )
-    if champion.dataset_fingerprint != challenger.dataset_fingerprint:
-        why += "; they were measured on different datasets"
+    if champion.test_set != challenger.test_set:
+        why += "; they were measured on different test sets"
     return Decision(
         PROMOTED if is_better else KEPT_CHAMPION,
         why,

@@ -14,14 +14,15 @@ from mmcore.core.step import Artifact, Inputs, Task, TaskContext, TaskReport
 from mmcore.errors import ConfigError, IntegrityError
 from mmcore.register.card import CardInputs, model_card
 from mmcore.register.decision import Decision, Standing, decide
+from mmcore.register.ledger import CHAMPION, REGISTERED, ChampionChanged, crown, reconcile
 from mmcore.sample import Json, sha256_hex
 
-CHAMPION = "champion"
 CHALLENGER = "challenger"
 METRIC_TAG = "mm.metric."
 DATASET_TAG = "mm.dataset"
 DATASET_FINGERPRINT_TAG = "mm.dataset_fingerprint"
 TRAIN_FINGERPRINT_TAG = "mm.train_fingerprint"
+TEST_SET_TAG = "mm.test_set"
 DECISION_TAG = "mm.decision"
 CARD_FILE = "model_card.md"
 REGISTRATION_FILE = "registration.json"
@@ -111,6 +112,7 @@ class RegisterWork:
             DATASET_TAG: f"{dataset['name']}/{fingerprint[:16]}",
             DATASET_FINGERPRINT_TAG: fingerprint,
             TRAIN_FINGERPRINT_TAG: train.manifest.fingerprint,
+            TEST_SET_TAG: _test_set(evaluated),
             **{f"{METRIC_TAG}{name}": repr(number) for name, number in metrics.items()},
         }
         with tempfile.TemporaryDirectory(prefix="mm-model-") as directory:
@@ -125,12 +127,10 @@ class RegisterWork:
                 signature=json.loads(storage.read(storage.join(evaluated.url, SIGNATURE_FILE))),
                 metrics=metrics,
             )
-        challenger = Standing(version.version, value, fingerprint)
-        decision = self._decide(registry, challenger, context.fingerprint)
+        challenger = Standing(version.version, value, _test_set(evaluated))
         newest = max(found.version for found in registry.versions(self.model_name))
         registry.set_alias(self.model_name, CHALLENGER, newest)
-        if decision.champion_after == version.version:
-            registry.set_alias(self.model_name, CHAMPION, version.version)
+        decision = self._decide_and_crown(registry, challenger, context)
         facts: dict[str, Json] = {
             "model_name": self.model_name,
             "version": version.version,
@@ -156,6 +156,30 @@ class RegisterWork:
             )
         return metrics[self.metric]
 
+    def _decide_and_crown(
+        self, registry: Any, challenger: Standing, context: TaskContext
+    ) -> Decision:
+        """Decide, and have the decision followed; decide again when another was crowned between."""
+        while True:
+            reconcile(registry, context.root, self.model_name)
+            decision = self._decide(registry, challenger, context.fingerprint)
+            if decision.champion_after != challenger.version:
+                return decision
+            try:
+                crown(
+                    registry,
+                    context.root,
+                    self.model_name,
+                    challenger.version,
+                    kind=REGISTERED,
+                    why=decision.why,
+                    by="register step",
+                    instead_of=decision.champion_before,
+                )
+            except ChampionChanged:
+                continue
+            return decision
+
     def _decide(self, registry: Any, challenger: Standing, decided_by: str) -> Decision:
         """Decide once: what an attempt that was killed has decided stands, if it still can.
 
@@ -176,7 +200,7 @@ class RegisterWork:
             champion = Standing(
                 champion_version,
                 None if number is None else float(number),
-                tags.get(DATASET_FINGERPRINT_TAG, ""),
+                tags.get(TEST_SET_TAG, ""),
             )
         decision = decide(
             challenger, champion, metric=self.metric, min_improvement=self.min_improvement
@@ -214,6 +238,11 @@ def _copy_model(train: Artifact, directory: str) -> None:
         target = Path(directory, record.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
+
+
+def _test_set(evaluated: Artifact) -> str:
+    inputs: Any = evaluated.manifest.identity["inputs"]
+    return str(inputs["shard"])
 
 
 def _dataset(shard: Artifact) -> dict[str, Json]:

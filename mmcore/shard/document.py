@@ -64,6 +64,16 @@ def document(sample: Sample, schema: Schema) -> bytes:
     return canonical_json(value)
 
 
+def misfit(sample: Sample, schema: Schema) -> str | None:
+    """Return why a sample's metadata does not fit a schema that was made without it, or None."""
+    for name, kind in schema.fields.items():
+        value = sample.meta.get(name)
+        fits = {"str": True, "bool": isinstance(value, bool), "float": _kind(value) != "str"}
+        if not fits.get(kind, _kind(value) in ("null", "bool", "int")):
+            return f"metadata field {name!r} is {value!r} and not a value of type {kind}"
+    return None
+
+
 def _kind(value: Json) -> str:
     if value is None:
         return "null"

@@ -39,7 +39,7 @@ class ShardPlan:
 
 
 def sift(
-    samples: Iterable[Sample], *, declared: Sequence[str] = ()
+    samples: Iterable[Sample], *, declared: Sequence[str] = (), may_be_empty: bool = False
 ) -> tuple[list[Sample], list[tuple[str, Outcome]]]:
     """Return the samples that fit into one dataset, sorted by key, and the others with the reason.
 
@@ -66,7 +66,7 @@ def sift(
         else:
             detail = f"has {', '.join(found) or 'no part'}; the dataset has {', '.join(wanted)}"
             left_out.append((PARTS_RULE, Dropped(sample, "parts_differ", detail)))
-    if not fitting:
+    if not fitting and not may_be_empty:
         raise StepError(
             f"no sample is left to shard: {len(ordered)} came in and {len(left_out)} do not fit. "
             f"The dataset's parts are {', '.join(wanted) or 'unknown'}; declare others, or look at "
@@ -82,8 +82,11 @@ def cut(
     samples_per_shard: int,
     max_shard_bytes: int,
     seed: int,
+    num_before: Mapping[str, int] | None = None,
 ) -> list[ShardPlan]:
     """Return the shards of every split that has samples, equal in number of samples to one.
+
+    `num_before` counts the shards that a split has already: numbers go on from there.
 
     Where a few large samples would not let equal shards keep to the byte limit, the shards that
     hold them are halved until they do, or hold one sample.
@@ -95,6 +98,7 @@ def cut(
         sizes = [_tar_bytes(sample, schema) for sample in members]
         bounds = _bounds(sizes, samples_per_shard, max_shard_bytes)
         for number, (first, last) in enumerate(bounds):
+            number += (num_before or {}).get(split, 0)
             plans.append(ShardPlan(split, number, tuple(members[first:last])))
     return plans
 

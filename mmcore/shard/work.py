@@ -13,6 +13,7 @@ from mmcore.errors import AccountingError, ConfigError
 from mmcore.sample import Dropped, Json, Outcome, Quarantined, sha256_hex
 from mmcore.shard.card import dataset_card
 from mmcore.shard.document import EXTENSION, Schema, document, schema_of
+from mmcore.shard.earlier import earlier
 from mmcore.shard.energon import energon_files, sample_range
 from mmcore.shard.indexes import dali_index, energon_index, open_clip_sizes, wids_index
 from mmcore.shard.plan import ShardPlan, cut, from_payload, refuse_leaks, sift, to_payload
@@ -28,7 +29,10 @@ LEFT_OUT_PER_TASK = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class ShardWork:
-    """Write the samples that an earlier step kept as WebDataset shards, with indexes and a card."""
+    """Write the samples that an earlier step kept as WebDataset shards, with indexes and a card.
+
+    On top of an earlier version, its shards are part of the new one under the same names.
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -61,15 +65,23 @@ class ShardWork:
         return {"work": "shard", "code_version": CODE_VERSION, **fields}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
-        samples, left_out = sift(read_kept(inputs[self.samples_from]), declared=self.parts)
+        before = earlier(inputs, self.step)
+        samples, left_out = sift(
+            read_kept(inputs[self.samples_from]),
+            declared=self.parts or (before.parts if before else ()),
+            may_be_empty=before is not None,
+        )
         refuse_leaks(samples, (GROUP, *self.together))
-        schema = schema_of(samples)
+        schema = before.schema if before else schema_of(samples)
+        if before:
+            before.check_fit(samples)
         plans = cut(
             samples,
             schema,
             samples_per_shard=self.samples_per_shard,
             max_shard_bytes=self.max_shard_bytes,
             seed=self.seed,
+            num_before=before.num_shards if before else None,
         )
         return [*(_shard_task(plan, schema) for plan in plans), *_left_out_tasks(left_out)]
 
@@ -121,9 +133,24 @@ class ShardWork:
             for file in report.files
             if file.path.endswith(".tar")
         }
-        stored = [sample for path in sorted(tars) for sample in _read_table(path, context)]
+        in_shard = {path: list(_read_table(path, context)) for path in sorted(tars)}
+        _check_counts(tars, {path: len(found) for path, found in in_shard.items()}, reports)
+        added: dict[str, Json] = {
+            "dataset": context.fingerprint[:16],
+            "num_samples": dict(_per_split(in_shard)),
+            "num_shards": dict(Counter(map(_split, in_shard))),
+        }
+        increments: list[Json] = [added]
+        inherited: list[FileRecord] = []
+        before = earlier(context.inputs, self.step)
+        if before:
+            before.link_into(context.output_url)
+            inherited = before.files
+            in_shard |= before.samples()
+            tars |= {file.path: file for file in inherited if file.path.endswith(".tar")}
+            increments = [*before.increments, added]
+        stored = [sample for path in sorted(in_shard) for sample in in_shard[path]]
         num_samples = Counter(sample.shard for sample in stored)
-        _check_counts(tars, num_samples, reports)
         refuse_leaks(
             (sample.as_sample(base=self.step) for sample in stored), (GROUP, *self.together)
         )
@@ -155,14 +182,24 @@ class ShardWork:
         files = [
             file_record(context.output_url, path, data) for path, data in sorted(data_of.items())
         ]
+        schema = before.schema if before else schema_of(s.as_sample(base=self.step) for s in stored)
         facts: dict[str, Json] = {
             "num_samples": {split: per_split[split] for split in splits},
             "num_shards": len(tars),
             "num_bytes": num_bytes,
             "extensions": list(extensions),
             "labels": {label: labels[label] for label in sorted(labels)},
+            "schema": {"fields": dict(schema.fields), "scores": list(schema.scores)},
+            "increments": increments,
         }
-        return TaskReport(files, facts=facts)
+        return TaskReport([*files, *inherited], facts=facts)
+
+
+def _per_split(in_shard: Mapping[str, Sequence[StoredSample]]) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for path, stored in in_shard.items():
+        counted[_split(path)] += len(stored)
+    return counted
 
 
 def _shard_task(plan: ShardPlan, schema: Schema) -> Task:

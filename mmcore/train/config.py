@@ -14,6 +14,9 @@ class TrainConfig:
 
     seed: int = 0
     """Of the first weights, the order of the samples, their augmentation, and dropout."""
+    start_from: str = ""
+    """The fingerprint of an earlier training of this dataset whose weights to start from; empty
+    starts from random ones."""
     epochs: int = 20
     global_batch_size: int = 128
     """Samples per optimizer step over all ranks; the incomplete last batch of an epoch is left

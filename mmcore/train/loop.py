@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmcore import storage
+from mmcore.core.lease import Fence
 from mmcore.core.loader import Batch, Loader, OpenLoader
 from mmcore.core.rows import file_record
 from mmcore.core.step import Inputs
@@ -20,7 +21,8 @@ from mmcore.models.config import DataShape, ModelConfig
 from mmcore.models.heads import ProductOfExperts, fitted_weights
 from mmcore.models.losses import NO_LABEL, training_loss
 from mmcore.models.multimodal import MultimodalModel
-from mmcore.models.saved import model_files
+from mmcore.models.saved import load_saved_model, model_files
+from mmcore.models.warm import start_from
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
 from mmcore.train.engine import Engine, World, build_engine
@@ -47,18 +49,26 @@ def train(
     inputs: Inputs,
     output_url: str,
     report: Report,
+    start_url: str | None = None,
+    fence: Fence | None = None,
 ) -> None:
-    """Train on this rank together with the others; rank 0 writes and reports the files."""
+    """Train on this rank together with the others; rank 0 writes and reports the files.
+
+    `start_url` is where the model lies whose weights training starts from. `fence` is asked before
+    every write: the run whose ranks these are may have lost its place.
+    """
     world = World.from_environment()
     _make_repeatable(config)
     dataset = loader.open(inputs)
     num_steps = _steps_per_epoch(dataset, config) * config.epochs
     model = build_model(model_config, dataset)
+    if start_url is not None:
+        start_from(model, load_saved_model(start_url))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     # after the model: ranks start from the same weights and then drop out independently
     torch.manual_seed((config.seed << 20) + world.rank + 1)
     engine = build_engine(model, config, world)
-    log = _Log(output_url if world.rank == 0 else None)
+    log = _Log(output_url if world.rank == 0 else None, fence)
     step = 0
     try:
         for epoch in range(config.epochs):
@@ -87,6 +97,7 @@ def train(
     finally:
         engine.close()
     if world.rank == 0:
+        log.check_place()
         weights["fusion.weights"] = fusion.weights
         files = model_files(model, preprocessing=dict(loader.identity()), weights=weights)
         tokenizer = storage.join(inputs[TOKENIZER_STEP].url, TOKENIZER_NAME)
@@ -266,8 +277,9 @@ def weighted(fusion: ProductOfExperts, validation: Validation) -> Validation:
 class _Log:
     """The lines of a run, written anew after each epoch so that others can watch; rank 0 only."""
 
-    def __init__(self, output_url: str | None) -> None:
+    def __init__(self, output_url: str | None, fence: Fence | None) -> None:
         self._output_url = output_url
+        self._fence = fence
         self._metrics: list[str] = []
         self._timing: list[str] = []
 
@@ -288,9 +300,15 @@ class _Log:
             TIMING_NAME: "".join(self._timing).encode(),
         }
 
+    def check_place(self) -> None:
+        """Raise LeaseLost when another run trains in this one's place by now."""
+        if self._fence is not None:
+            self._fence.check()
+
     def flush(self) -> None:
         """Write what there is."""
         if self._output_url is not None:
+            self.check_place()
             for name, data in self.files().items():
                 storage.write(storage.join(self._output_url, name), data)
 

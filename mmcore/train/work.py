@@ -1,13 +1,15 @@
 """The step that trains: it starts the ranks, passes on what they say, records what they wrote."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from mmcore import storage
 from mmcore.core.loader import Loader
-from mmcore.core.manifest import FileRecord
+from mmcore.core.manifest import FileRecord, load_manifest, verify_artifact
 from mmcore.core.step import Inputs, Progress, Task, TaskContext, TaskReport
-from mmcore.errors import StepError
+from mmcore.errors import ConfigError, IntegrityError, StepError
 from mmcore.models.config import ModelConfig
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
@@ -79,6 +81,8 @@ class TrainWork:
                     "loader": self.loader,
                     "inputs": context.inputs,
                     "output_url": context.output_url,
+                    "start_url": self._start_url(context),
+                    "fence": context.fence,
                 },
                 num_ranks=self.num_ranks,
                 on_report=reports,
@@ -98,6 +102,25 @@ class TrainWork:
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
         """Return the facts of the one task."""
         return TaskReport(files=(), facts=reports[0].facts)
+
+    def _start_url(self, context: TaskContext) -> str | None:
+        """Return where the earlier model lies, beside this one; its files are checked."""
+        if not self.train.start_from:
+            return None
+        url = storage.join(os.path.dirname(context.output_url), self.train.start_from[:16])
+        manifest = load_manifest(url)
+        if manifest is None or not manifest.fingerprint.startswith(self.train.start_from):
+            raise ConfigError(
+                f"train.start_from={self.train.start_from}: there is no such training at {url}. "
+                "`mm models --json` names the run_key of every model; leave it empty to start over."
+            )
+        problems = verify_artifact(url, manifest)
+        if problems:
+            raise IntegrityError(
+                f"the model to start from at {url} is damaged: {problems[0]}. Start from another "
+                "one, or set train.start_from to nothing."
+            )
+        return url
 
     def _tracker(self, context: TaskContext) -> Any:
         # MLflow takes a second to load, and a plan does not need it
@@ -128,6 +151,8 @@ def train_rank(config: Mapping[str, Any]) -> Json:
         inputs=config["inputs"],
         output_url=config["output_url"],
         report=config["report"],
+        start_url=config["start_url"],
+        fence=config["fence"],
     )
     return None
 

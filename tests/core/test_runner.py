@@ -209,8 +209,8 @@ class Rename(Stage):
 class Forgetful(FirstOfEach):
     """A faulty rule."""
 
-    def decide(self, samples):  # type: ignore[no-untyped-def]
-        yield from list(super().decide(samples))[1:]
+    def decide(self, samples, known=()):  # type: ignore[no-untyped-def]
+        yield from list(super().decide(samples, known))[1:]
 
 
 class Loses(MapWork):

@@ -7,6 +7,9 @@ import pytest
 from my_stages import MaxChars
 
 from mmcore.clean.image import MinSide
+from mmcore.core.increment import Ground
+from mmcore.core.manifest import Counts, Manifest
+from mmcore.core.step import Artifact
 from mmcore.core.work import MapWork
 from mmcore.errors import ConfigError
 from mmcore.recipe.build import LoadedRecipe, load_recipe
@@ -34,7 +37,8 @@ def complaint(file: str, *overrides: str) -> str:
 
 def fingerprints(file: str, *overrides: str) -> dict[str, str]:
     graph = load_recipe(file, overrides=overrides).graph
-    return {name: fingerprint for name, (fingerprint, _) in graph.identities("0" * 64).items()}
+    scan = Artifact("", Manifest("scan", "0" * 64, {}, Counts(), ()))
+    return {name: print_ for name, (print_, _) in graph.identities(Ground(scan)).items()}
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)

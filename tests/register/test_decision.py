@@ -46,7 +46,7 @@ def test_reason_names_both_values_and_the_margin() -> None:
 
 
 def test_reason_says_that_the_data_differed() -> None:
-    assert "measured on different datasets" in verdict(0.9, 0.8, data="d0").why
+    assert "measured on different test sets" in verdict(0.9, 0.8, data="d0").why
 
 
 def test_champion_of_unknown_worth_stays() -> None:

@@ -41,14 +41,19 @@ FACTS: Mapping[str, Json] = {
 
 
 def commit(
-    url: Path, step: str, fingerprint: str, files: Mapping[str, bytes], **facts: Json
+    url: Path,
+    step: str,
+    fingerprint: str,
+    files: Mapping[str, bytes],
+    inputs: Mapping[str, str] | None = None,
+    **facts: Json,
 ) -> Artifact:
     url.mkdir(parents=True)
     for name, data in files.items():
         (url / name).write_bytes(data)
     records = tuple(FileRecord(n, len(data), sha256_hex(data)) for n, data in files.items())
     work: Json = {"work": step, "name": "squares", "licence": "cc0-1.0"}
-    identity: dict[str, Json] = {"step": step, "work": work, "inputs": {}}
+    identity: dict[str, Json] = {"step": step, "work": work, "inputs": dict(inputs or {})}
     manifest = Manifest(step, fingerprint, identity, Counts(), records, facts)
     return Artifact(str(url), commit_manifest(str(url), manifest))
 
@@ -72,6 +77,7 @@ def context_of(root: str) -> Callable[..., TaskContext]:
                 "evaluate",
                 f"e{model}" * 32,
                 {"signature.json": json.dumps(SIGNATURE).encode()},
+                {"shard": dataset * 64},
                 **{**FACTS, "accuracy": accuracy},
             ),
             "shard": commit(
@@ -121,7 +127,7 @@ def test_better_model_takes_the_champions_place(root: str, context_of: Any) -> N
     register(context_of("a", 0.75))
     facts = register(context_of("b", 0.80, dataset="f"))
     assert (facts["champion_before"], facts["champion_after"]) == (1, 2)
-    assert facts["why"].endswith("measured on different datasets")
+    assert facts["why"].endswith("measured on different test sets")
     assert ModelRegistry(root).aliases("squares") == {"challenger": 2, "champion": 2}
 
 

@@ -45,7 +45,7 @@ class Shout(Stage):
 class FirstOfEach(CorpusRule):
     """Keep one sample per text."""
 
-    def decide(self, samples: Sequence[Sample]) -> Iterator[Outcome]:
+    def decide(self, samples: Sequence[Sample], known: Sequence[Sample] = ()) -> Iterator[Outcome]:
         seen: dict[str, str] = {}
         for sample in sorted(samples, key=lambda sample: sample.key):
             ref = sample.parts["txt"].ref
@@ -101,5 +101,5 @@ def hashes(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): sha256_hex(path.read_bytes())
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.relative_to(root).parts[0] not in ("state", "runs")
+        if path.is_file() and path.relative_to(root).parts[0] not in ("state", "runs", "leases")
     }

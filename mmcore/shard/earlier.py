@@ -1,0 +1,90 @@
+"""The dataset version that an increment builds on: its shards stay, and new ones are like them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmcore import storage
+from mmcore.core.manifest import FileRecord
+from mmcore.core.step import Artifact, Inputs
+from mmcore.errors import StepError
+from mmcore.sample import Sample
+from mmcore.shard.document import EXTENSION, Schema, misfit
+from mmcore.shard.table import TABLE_NAME, StoredSample, from_parquet
+
+_SHARD_SUFFIXES = (".tar", ".tar.idx", ".idx")
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A committed dataset version, as the next one has to take it."""
+
+    artifact: Artifact
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The extensions that every sample has, but for what we know of it."""
+        extensions: Any = self.artifact.manifest.facts["extensions"]
+        return tuple(name for name in extensions if name != EXTENSION)
+
+    @property
+    def schema(self) -> Schema:
+        """The fields of the `json` part of every sample."""
+        recorded: Any = self.artifact.manifest.facts["schema"]
+        return Schema(recorded["fields"], tuple(recorded["scores"]))
+
+    @property
+    def num_shards(self) -> dict[str, int]:
+        """How many shards each split has."""
+        counted: dict[str, int] = defaultdict(int)
+        for record in self.files:
+            counted[record.path.split("/", 1)[0]] += record.path.endswith(".tar")
+        return dict(counted)
+
+    @property
+    def files(self) -> list[FileRecord]:
+        """The shards and the index beside each: what the next version holds under the same name."""
+        return [
+            record
+            for record in self.artifact.manifest.files
+            if record.path.endswith(_SHARD_SUFFIXES)
+        ]
+
+    @property
+    def increments(self) -> list[Any]:
+        """What each increment added, the first one first."""
+        added: Any = self.artifact.manifest.facts["increments"]
+        return list(added)
+
+    def samples(self) -> dict[str, list[StoredSample]]:
+        """Return what each shard holds, by its path, in order."""
+        stored: dict[str, list[StoredSample]] = defaultdict(list)
+        table = storage.read(storage.join(self.artifact.url, TABLE_NAME))
+        for sample in from_parquet(table):
+            stored[sample.shard].append(sample)
+        return dict(stored)
+
+    def check_fit(self, newcomers: Sequence[Sample]) -> None:
+        """Raise StepError where the `json` part of a newcomer would be of another type."""
+        for sample in newcomers:
+            problem = misfit(sample, self.schema)
+            if problem is not None:
+                raise StepError(
+                    f"{sample.key}: {problem}, as in the {sum(self.num_shards.values())} shards "
+                    "that are there. Nothing was published. Correct the sample at the source, or "
+                    "make the dataset from the ground up: mm run RECIPE --rebuild."
+                )
+
+    def link_into(self, url: str) -> None:
+        """Give every shard and its index a second name in a new version; no byte is written."""
+        for record in self.files:
+            storage.link(
+                storage.join(self.artifact.url, record.path), storage.join(url, record.path)
+            )
+
+
+def earlier(inputs: Inputs, step: str) -> Earlier | None:
+    """Return the version that is built on, or None in the first increment."""
+    found = inputs.earlier(step)
+    return Earlier(found[-1]) if found else None
