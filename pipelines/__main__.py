@@ -12,7 +12,7 @@ import typer
 
 from mmcore.cli.options import DEFAULT_ROOT, NOTHING_TO_DO, Overrides, Recipe, Root, say
 from mmcore.cli.run import summary_lines
-from mmcore.errors import MmError
+from mmcore.errors import MmError, RunCancelled
 from mmcore.recipe.build import load_recipe
 from mmcore.recipe.execute import absolute_root, committed, plan_recipe, summarise
 
@@ -48,10 +48,14 @@ def _run_flow(recipe: str, *, root: str, overrides: list[str], executor: str, wo
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "mmcore",
+        # a server that is gone is given up after seconds, not minutes: no result depends on it
+        "PREFECT_CLIENT_MAX_RETRIES": "2",
     }.items():
         os.environ.setdefault(name, value)
     if "PREFECT_HOME" in os.environ:  # it makes the folder itself, but not those above it
         os.makedirs(os.environ["PREFECT_HOME"], exist_ok=True)
+    from prefect.exceptions import CancelledRun, TerminationSignal
+
     from pipelines import flows
     from pipelines.server import ensure_api
 
@@ -59,7 +63,10 @@ def _run_flow(recipe: str, *, root: str, overrides: list[str], executor: str, wo
     flow = flows.end_to_end(
         recipe, root=root, overrides=overrides, executor=executor, workers=workers
     )
-    asyncio.run(flow)
+    try:
+        asyncio.run(flow)
+    except (CancelledRun, TerminationSignal) as error:
+        raise RunCancelled(*(["SIGTERM"] if isinstance(error, TerminationSignal) else [])) from None
 
 
 if __name__ == "__main__":

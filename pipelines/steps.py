@@ -1,52 +1,203 @@
 """One Prefect task per step: runs it in a thread, says what was counted as a markdown artifact."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+import contextvars
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
+import httpx
 from prefect import get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException, TerminationSignal
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled
 
 from mmcore.cli.progress import describe_counts
+from mmcore.core.cancel import StopSwitch
 from mmcore.core.graph import Plan
 from mmcore.core.runner import Event, Run, StepResult
+from mmcore.core.step import Artifact
+from mmcore.errors import LeaseLost, RunCancelled
 from mmcore.executors import make_executor
 from mmcore.recipe.build import LoadedRecipe
-from mmcore.recipe.execute import Summary, open_run, summarise
+from mmcore.recipe.execute import (
+    NOTHING_TO_DO,
+    Summary,
+    committed,
+    describe_plan,
+    open_run,
+    plan_recipe,
+    summarise,
+)
+
+ResultT = TypeVar("ResultT")
+IsEnough = Callable[[Mapping[str, Artifact]], bool]
+_ARTIFACT_SECONDS = 20.0  # a Prefect server that is gone must not hold up the work
 
 
 async def run_steps(
-    loaded: LoadedRecipe, *, root: str, executor: str, workers: int, until: Sequence[str]
+    loaded: LoadedRecipe,
+    *,
+    root: str,
+    executor: str,
+    workers: int,
+    until: Sequence[str],
+    is_enough: IsEnough | None = None,
 ) -> dict[str, Any]:
-    """Run the steps of a recipe that are not committed, each as a task; return the summary."""
-    with open_run(
-        loaded, root=root, executor=make_executor(executor, num_workers=workers), listener=_ignore
-    ) as (run, log):
-        plan = await asyncio.to_thread(run.plan, until)
+    """Run the steps of a recipe that are not committed, each as a task; return the summary.
+
+    `is_enough` sees what is there after each step, and may end the run before its last step.
+    RunCancelled when somebody has asked the run to stop.
+    """
+    plan = plan_recipe(loaded, root=root, until=until)
+    if not plan.to_run:
+        # no task, no thread, no record: a schedule that finds nothing new costs next to nothing
+        get_run_logger().info("nothing to do: all %d steps are there", len(plan.steps))
+        return summarise(loaded.recipe.name, committed(plan)).to_json()
+    where = make_executor(executor, num_workers=workers)
+    opened = open_run(
+        loaded, root=root, executor=where, listener=_ignore, until=until, flow=_flow_facts()
+    )
+    thread = StepThread(where.stop)
+    try:
+        # it may have to wait for another run, and Prefect's heartbeats must go on
+        run, log = await thread.call(opened.__enter__)
+        plan = await thread.call(run.plan, until)
+        log.planned(describe_plan(loaded, plan))
         get_run_logger().info(
             "run %s: %d of %d steps to do", log.run_id, len(plan.to_run), len(plan.steps)
         )
         for planned in plan.steps:
             # a task per step: tens per run; shards are Ray's, and Prefect never sees them
-            await run_step.with_options(task_run_name=planned.name, tags=[planned.name])(
-                planned.name, run=run, plan=plan, dataset=loaded.recipe.name
-            )
-        summary: Summary = summarise(loaded.recipe.name, run.artifacts)
+            step: Any = run_step.with_options(task_run_name=planned.name, tags=[planned.name])
+            state = await step(planned.name, of=_Steps(run, plan, thread), return_state=True)
+            where.stop.check()
+            await state.aresult()
+            if is_enough is not None and is_enough(run.artifacts):
+                break
+        if not plan.to_run:
+            log.finish(NOTHING_TO_DO)
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError | TerminationSignal):
+            where.stop.throw(_ended_from_outside())
+        opened.__exit__(type(error), error, error.__traceback__)
+        raise
+    else:
+        opened.__exit__(None, None, None)
+    finally:
+        thread.close()
+    summary: Summary = summarise(loaded.recipe.name, run.artifacts)
     return summary.to_json()
 
 
 @task(name="step", cache_policy=NO_CACHE, persist_result=False)
-async def run_step(name: str, *, run: Run, plan: Plan, dataset: str) -> None:
+async def run_step(name: str, *, of: "_Steps") -> State[None] | None:
     """Run one step. The truth is its manifest; Prefect is told the counts."""
-    result = await asyncio.to_thread(run.run_step, name, plan)
+    try:
+        result = await of.thread.call(of.run.run_step, name, of.plan)
+    except RunCancelled as error:
+        return Cancelled(message=str(error))
     get_run_logger().info("%s: %s", name, describe_result(result))
-    await acreate_markdown_artifact(
-        key=f"{dataset}-{name}".replace("_", "-"),
-        markdown=markdown_of(name, result),
-        description=f"{name} of {dataset}",
+    if not result.was_cached:
+        dataset = of.run.graph.name
+        await _tell(f"{dataset}-{name}", markdown_of(name, result), f"{name} of {dataset}")
+    return None
+
+
+class _Steps:
+    """What a task is given; no dataclass, since Prefect would look at every file of the plan."""
+
+    def __init__(self, run: Run, plan: Plan, thread: "StepThread") -> None:
+        self.run = run
+        self.plan = plan
+        self.thread = thread
+
+
+class StepThread:
+    """The one thread in which the steps of a flow run, and which keeps no process alive.
+
+    One, since Ray's processes die with the thread that started them. What it does is stopped by
+    the run's switch, also when the flow is ended while it waits.
+    """
+
+    def __init__(self, stop: StopSwitch) -> None:
+        self._stop = stop
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="mm-steps", daemon=True).start()
+
+    def close(self) -> None:
+        """Let the thread end once it has nothing to do."""
+        self._jobs.put(None)
+
+    async def call(self, function: Callable[..., ResultT], *arguments: object) -> ResultT:
+        """Call a function there, and wait for it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ResultT] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def resolve(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return  # nobody waits any more
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        def job() -> None:
+            result, error = None, None
+            try:
+                with self._stop.working():
+                    result = context.run(function, *arguments)
+            except BaseException as raised:
+                error = raised  # again where it is awaited
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(resolve, result, error)
+
+        self._jobs.put(job)
+        try:
+            return await future
+        except (asyncio.CancelledError, TerminationSignal):
+            self._stop.throw(_ended_from_outside())
+            self._stop.wind_down()  # not for long: see mmcore/recipe/pulse.py
+            raise
+
+    def _work(self) -> None:
+        with contextlib.suppress(RunCancelled, LeaseLost):  # that came after the work was done
+            while (job := self._jobs.get()) is not None:
+                job()
+
+
+def _flow_facts() -> dict[str, Any]:
+    return {
+        "flow_run_id": flow_run.id,
+        "flow_name": flow_run.flow_name,
+        "deployment": deployment.name,
+    }
+
+
+def _ended_from_outside() -> RunCancelled:
+    """Return why a run ends whose flow is ended: by the worker's SIGTERM, as a rule."""
+    if "PREFECT__FLOW_RUN_ID" in os.environ:  # a worker has started this process
+        return RunCancelled("Prefect", "the flow run was cancelled, or its worker stopped")
+    return RunCancelled("a signal", "the process of the flow was told to end")
+
+
+async def _tell(key: str, markdown: str, description: str) -> None:
+    """Show Prefect what a step came to; the work goes on without it."""
+    artifact = acreate_markdown_artifact(
+        key=key.replace("_", "-"), markdown=markdown, description=description
     )
+    try:
+        await asyncio.wait_for(artifact, _ARTIFACT_SECONDS)
+    except (httpx.HTTPError, PrefectException, TimeoutError) as error:
+        get_run_logger().warning("Prefect does not take the artifact %s: %r", key, error)
 
 
 def describe_result(result: StepResult) -> str:

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect_server import api, prefect_server
+
+__all__ = ["api", "prefect_server"]  # fixtures for all
 
 os.environ |= {
     "DO_NOT_TRACK": "1",
@@ -21,7 +24,14 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
-for name in ("MLFLOW_TRACKING_URI", "MM_CORPUS", "MM_ROOT", "PREFECT_API_URL", "RAY_ADDRESS"):
+for name in (
+    "MLFLOW_TRACKING_URI",
+    "MM_CORPUS",
+    "MM_ROOT",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_API_URL",
+    "RAY_ADDRESS",
+):
     os.environ.pop(name, None)
 
 

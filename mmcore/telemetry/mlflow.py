@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +30,7 @@ from mlflow.entities import LoggedModelStatus, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
+from sqlalchemy.exc import SQLAlchemyError
 
 from mmcore.errors import ConfigError, StepError
 
@@ -57,6 +59,8 @@ class ModelVersion:
     source: str
     run_id: str
     """The MLflow run that it came from, with its curves."""
+    created_at: str
+    """ISO 8601, UTC."""
 
 
 def tracking_uri(root: str) -> str:
@@ -172,18 +176,29 @@ class ModelRegistry:
             raise StepError(_message(f"read the aliases of {name}", error)) from error
         return {alias: int(version) for alias, version in sorted(aliases.items())}
 
+    def check_version(self, name: str, version: int) -> None:
+        """Raise StepError unless a version and its files are there."""
+        with _explained(f"look up version {version} of {name}"):
+            try:
+                source = self._client.get_model_version(name, str(version)).source
+            except MlflowException as error:
+                if _is_missing(error):
+                    raise StepError(
+                        f"{name} has no version {version}. See: mm models {name}"
+                    ) from error
+                raise
+            files = _files_of(self._client, source.removeprefix("models:/"))
+        if SIGNATURE_FILE not in files:
+            raise StepError(
+                f"version {version} of {name} has no files at {source}: no alias was pointed at "
+                "it. Delete the version in MLflow and run the register step again."
+            )
+
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Point an alias at a version; StepError when the version or its files are not there."""
         if self.aliases(name).get(alias) == version:
             return
-        with _explained(f"point {name}@{alias} at version {version}"):
-            source = self._client.get_model_version(name, str(version)).source
-            files = _files_of(self._client, source.removeprefix("models:/"))
-        if SIGNATURE_FILE not in files:
-            raise StepError(
-                f"version {version} of {name} has no files at {source}: {name}@{alias} was left "
-                "where it was. Delete the version in MLflow and run the register step again."
-            )
+        self.check_version(name, version)
         with _explained(f"point {name}@{alias} at version {version}"):
             self._client.set_registered_model_alias(name, alias, str(version))
 
@@ -412,6 +427,9 @@ def _version(item: Any, aliases: Mapping[int, Sequence[str]]) -> ModelVersion:
         description=item.description or "",
         source=item.source,
         run_id=item.run_id or "",
+        created_at=datetime.fromtimestamp(item.creation_timestamp / 1000, UTC).isoformat(
+            timespec="seconds"
+        ),
     )
 
 
@@ -431,7 +449,7 @@ def _is_missing(error: MlflowException) -> bool:
     return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
 
 
-def _message(doing: str, error: MlflowException | None) -> str:
+def _message(doing: str, error: Exception | None) -> str:
     return (
         f"MLflow could not {doing}: {error}. Check MLFLOW_TRACKING_URI and that the database or "
         "server answers, then run the same command again: nothing is recorded twice."
@@ -459,5 +477,5 @@ def _in_environment(uri: str) -> Iterator[None]:
 def _explained(doing: str) -> Iterator[None]:
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise StepError(_message(doing, error)) from error

@@ -1,0 +1,1 @@
+"""What keeps pipelines going: services, deployments, watching for new data, alerts."""
