@@ -144,6 +144,15 @@ def resize_square(image: Pixels, side: int, *, fit: Fit = "pad") -> Pixels:
     return canvas
 
 
+def fit_within(image: Pixels, side: int) -> Pixels:
+    """Return a picture with its proportions and at most `side` pixels a side; never enlarged."""
+    height, width = image.shape[:2]
+    if max(height, width) <= side:
+        return image
+    scale = side / max(height, width)
+    return _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
 def _format_of(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"

@@ -1,0 +1,143 @@
+"""What the index knows of dataset versions: their increments, and what their samples add up to."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmcore.dashboard.index.build import FACETS
+from mmcore.dashboard.index.store import SampleDatabase
+
+_PLAIN = (
+    "id", "name", "version", "fingerprint", "committed_at", "num_samples", "num_bytes",
+    "num_shards", "base",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The samples of one increment, as far as they are indexed."""
+
+    id: int
+    state: str
+    """`waiting`, `indexing`, `ready` or `failed`."""
+    error: str
+    total: int
+    done: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset version."""
+
+    id: int
+    name: str
+    version: str
+    fingerprint: str
+    committed_at: float
+    num_samples: int
+    num_bytes: int
+    num_shards: int
+    base: str | None
+    facts: Mapping[str, Any]
+    funnel: Sequence[Mapping[str, Any]]
+    lineage: Sequence[Mapping[str, Any]]
+    segments: tuple[Segment, ...]
+
+    @property
+    def total(self) -> int:
+        """Samples, kept or not."""
+        return sum(segment.total for segment in self.segments)
+
+    @property
+    def done(self) -> int:
+        """Samples that are indexed."""
+        return sum(segment.done for segment in self.segments)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all samples are indexed."""
+        return all(segment.state == "ready" for segment in self.segments)
+
+    @property
+    def error(self) -> str:
+        """Why samples cannot be indexed, or nothing."""
+        return next((one.error for one in self.segments if one.state == "failed"), "")
+
+
+def find_dataset(database: SampleDatabase, name: str, version: str) -> Dataset | None:
+    """Return a dataset version, or None."""
+    row = (
+        database.read()
+        .execute("SELECT * FROM dataset WHERE name=? AND version=?", (name, version))
+        .fetchone()
+    )
+    return None if row is None else _dataset(database, row)
+
+
+def list_datasets(database: SampleDatabase, name: str | None = None) -> list[Dataset]:
+    """Return dataset versions, the newest commit first."""
+    where, values = ("WHERE name=? ", (name,)) if name else ("", ())
+    rows = database.read().execute(
+        f"SELECT * FROM dataset {where}ORDER BY committed_at DESC, id DESC",
+        values,
+    )
+    return [_dataset(database, row) for row in rows.fetchall()]
+
+
+def facet_counts(database: SampleDatabase, dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Return how many samples have each value of each facet, the most frequent value first."""
+    totals: dict[str, dict[str, int]] = {facet: {} for facet in FACETS}
+    for segment in dataset.segments:
+        for row in database.read().execute(
+            "SELECT facet, value, num FROM facet_value WHERE segment=?", (segment.id,)
+        ):
+            of_facet = totals[row["facet"]]
+            of_facet[row["value"]] = of_facet.get(row["value"], 0) + row["num"]
+    return {
+        facet: dict(sorted(values.items(), key=lambda item: (-item[1], item[0])))
+        for facet, values in totals.items()
+    }
+
+
+def losses(database: SampleDatabase, dataset: Dataset) -> list[sqlite3.Row]:
+    """Return what was lost by step, status, rule and reason, the greatest loss first."""
+    marks = ",".join("?" * len(dataset.segments))
+    return (
+        database.read()
+        .execute(
+            "SELECT step, status, rule, reason, sum(num) AS num FROM loss "
+            f"WHERE segment IN ({marks}) GROUP BY 1, 2, 3, 4 ORDER BY num DESC",
+            [segment.id for segment in dataset.segments],
+        )
+        .fetchall()
+    )
+
+
+def _dataset(database: SampleDatabase, row: sqlite3.Row) -> Dataset:
+    segments = database.read().execute(
+        "SELECT segment.* FROM dataset_segment JOIN segment ON segment.id = segment "
+        "WHERE dataset=? ORDER BY position",
+        (row["id"],),
+    )
+    return Dataset(
+        **{name: row[name] for name in _PLAIN},
+        facts=json.loads(row["facts"]),
+        funnel=json.loads(row["funnel"]),
+        lineage=json.loads(row["lineage"]),
+        segments=tuple(
+            Segment(
+                id=one["id"],
+                state=one["state"],
+                error=one["error"] or "",
+                total=one["total"],
+                done=one["done"],
+                first=one["first"] or 0,
+                last=one["last"] or -1,
+            )
+            for one in segments
+        ),
+    )

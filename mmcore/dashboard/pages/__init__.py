@@ -1,0 +1,1 @@
+"""The pages, one module per group: each has `routes`, and `attach` where it keeps something."""
