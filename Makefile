@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test bench lint format docs lock clean
+.PHONY: help install demo test faults bench lint format docs lock clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,12 @@ demo: install  ## Real corpus to registered model; again: does nothing and says 
 	@BIN=$(BIN) RECIPE=$(RECIPE) infra/demo.sh
 
 test: install  ## Run every test
+	@infra/chromium.sh
 	@$(BIN)/python -m pytest
+
+faults: install  ## Kill, freeze and cancel runs at random, many times; MM_FAULT_TRIALS=20
+	@MM_FAULT_TRIALS=$(or $(MM_FAULT_TRIALS),20) $(BIN)/python -m pytest tests/faults \
+		tests/core/test_lease.py --timeout 7200
 
 bench: install  ## Measure what docs/benchmarks.md says; BENCH="--corpus PATH --seeds 3" trains too
 	@$(BIN)/python tests/benchmarks/bench_spine.py $(BENCH)

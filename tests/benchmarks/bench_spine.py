@@ -14,11 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-REPOSITORY = Path(__file__).parents[2]
+from figures import REPOSITORY, Row, publish, row
+
 DATA_RECIPE = "configs/recipes/generated_data.yaml"
 STAMPS_RECIPE = "configs/recipes/stamps_tiny_cpu.yaml"
 ROUNDS = 8
@@ -27,25 +27,6 @@ IMPORTS = (
     "from mmcore.recipe.components import *; "
     "[find_class(name, ()) for name in SHORT_NAMES if not name.startswith('multi')]"
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure beside its goal."""
-
-    name: str
-    ours: float
-    reference: float
-    ratio: float
-    goal: float
-    better: str
-    reached: bool
-
-
-def row(name: str, ours: float, reference: float, *, goal: float, better: str, value: float) -> Row:
-    """Return a row; `value` is what the goal is about."""
-    reached = value <= goal if better == "lower" else value >= goal
-    return Row(name, round(ours, 4), round(reference, 4), round(value, 3), goal, better, reached)
 
 
 def seconds(command: Sequence[str], environment: dict[str, str]) -> float:
@@ -142,17 +123,7 @@ def main() -> None:
     if options.corpus:
         corpus = os.path.abspath(options.corpus)
         rows += model(corpus, os.path.abspath(options.root), options.seeds, overrides)
-    output = REPOSITORY / "build" / "benchmarks" / "spine.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n")
-    width = max(len(one.name) for one in rows)
-    print(f"{'what':<{width}}  {'ours':>8} {'reference':>9} {'value':>7} {'goal':>5}")
-    for one in rows:
-        verdict = "reached" if one.reached else "MISSED"
-        print(
-            f"{one.name:<{width}}  {one.ours:>8} {one.reference:>9} {one.ratio:>7} {one.goal:>5}  {verdict}"
-        )
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; written to {output}")
+    publish(rows, "spine")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,45 @@
+"""What tests of the dashboard say to it."""
+
+from dataclasses import dataclass
+
+from playwright.sync_api import Page
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+TOKEN = "correct-horse-battery-staple"
+HERE = "http://127.0.0.1:8080"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A browser's page on a running dashboard."""
+
+    page: Page
+    base: str
+    app: Starlette
+    problems: list[str]
+    """What the browser complained of: the console's errors, and what the CSP refused."""
+
+    def goto(self, path: str) -> None:
+        """Open a path of the dashboard, and wait until its scripts have run."""
+        self.page.goto(self.base + path)
+        if not path.endswith("/report"):
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the scripts of the page have run."""
+        # not wait_for_function, which evaluates text: the page's policy forbids it
+        self.page.locator("html[data-ready]").wait_for(state="attached")
+
+
+def log_in(app: Starlette) -> TestClient:
+    """Return a client that has logged in, as a browser does; redirects are not followed."""
+    client = TestClient(app, base_url=HERE, follow_redirects=False)
+    assert client.get("/login", params={"token": TOKEN}).status_code == 303
+    return client
+
+
+def csrf_of(client: TestClient) -> dict[str, str]:
+    """The field that a form of this client's session carries."""
+    sessions = client.app.state.sessions  # type: ignore[attr-defined]
+    return {"csrf_token": sessions.csrf_token(client.cookies[sessions.cookie_name])}
