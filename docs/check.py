@@ -190,7 +190,7 @@ def _wrong_target(words: list[str], root: Path) -> str:
 def _wrong_mm(words: list[str]) -> str:
     """Return what is wrong with a command line of `mm`, as far as names go."""
     name, rest = words[1], words[2:]
-    if not re.fullmatch("[a-z]+", name):
+    if not re.fullmatch("[a-z]+(-[a-z]+)*", name):
         return "" if name in ("--help", "--version", "COMMAND") else "no such option"
     if name not in COMMANDS:
         return "mm has no such command"
