@@ -12,10 +12,10 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test faults bench lint format docs lock clean
+.PHONY: help install demo test faults bench bench-operate lint format docs lock clean
 
 help:  ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed  ## Make .venv with exactly the locked packages
 
@@ -32,10 +32,13 @@ test: install  ## Run every test
 
 faults: install  ## Kill, freeze and cancel runs at random, many times; MM_FAULT_TRIALS=20
 	@MM_FAULT_TRIALS=$(or $(MM_FAULT_TRIALS),20) $(BIN)/python -m pytest tests/faults \
-		tests/core/test_lease.py --timeout 7200
+		tests/core/test_lease.py tests/end_to_end/test_operate.py --timeout 7200
 
 bench: install  ## Measure what docs/benchmarks.md says; BENCH="--corpus PATH --seeds 3" trains too
 	@$(BIN)/python tests/benchmarks/bench_spine.py $(BENCH)
+
+bench-operate: install  ## Measure orchestration, new data, cancel and the dashboard
+	@$(BIN)/python tests/benchmarks/bench_operate.py $(BENCH)
 
 lint: install  ## Check style, types, layers and docs
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -6,11 +6,20 @@ Whether there is anything to do is decided before Prefect is imported.
 import asyncio
 import os
 import sys
-from typing import Annotated
 
 import typer
 
-from mmcore.cli.options import DEFAULT_ROOT, NOTHING_TO_DO, Overrides, Recipe, Root, say
+from mmcore.cli.options import (
+    ALL_CORES,
+    DEFAULT_ROOT,
+    NOTHING_TO_DO,
+    Executor,
+    Overrides,
+    Recipe,
+    Root,
+    Workers,
+    say,
+)
 from mmcore.cli.run import summary_lines
 from mmcore.errors import MmError, RunCancelled
 from mmcore.recipe.build import load_recipe
@@ -24,8 +33,8 @@ def end_to_end(
     recipe: Recipe,
     root: Root = DEFAULT_ROOT,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
-    executor: Annotated[str, typer.Option(help="ray or local")] = "ray",
-    workers: Annotated[int, typer.Option(min=1, help="Tasks at a time")] = os.cpu_count() or 1,
+    executor: Executor = "ray",
+    workers: Workers = ALL_CORES,
 ) -> None:
     """Run a recipe from end to end through Prefect. Exit code 4: nothing to do."""
     root = absolute_root(root)

@@ -1,6 +1,7 @@
 """Options that several subcommands share, spelled once."""
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
@@ -19,6 +20,11 @@ Overrides = Annotated[
 Until = Annotated[
     list[str], typer.Option("--until", metavar="STEP", help="Stop after a step, e.g. shard")
 ]
+Executor = Annotated[
+    str, typer.Option(help="Where tasks run: local (this machine) or ray (a cluster)")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Tasks at a time; default: all cores")]
+ALL_CORES = os.cpu_count() or 1
 DEFAULT_ROOT = ".mm"
 NOTHING_TO_DO = 4
 

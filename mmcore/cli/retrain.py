@@ -1,18 +1,20 @@
 """`mm retrain`: retrain on what is new, if the recipe's policy asks for it."""
 
-import os
 from typing import Annotated, Any
 
 import typer
 
 from mmcore.cli.dispatch import new_app
 from mmcore.cli.options import (
+    ALL_CORES,
     DEFAULT_ROOT,
     NOTHING_TO_DO,
     AsJson,
+    Executor,
     Overrides,
     Recipe,
     Root,
+    Workers,
     print_json,
     say,
 )
@@ -27,12 +29,8 @@ GATE_REFUSED = 3
 def retrain(
     recipe: Recipe,
     root: Root = DEFAULT_ROOT,
-    executor: Annotated[
-        str, typer.Option(help="Where tasks run: local (this machine) or ray (a cluster)")
-    ] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="Tasks at a time; default: all cores")] = (
-        os.cpu_count() or 1
-    ),
+    executor: Executor = "local",
+    workers: Workers = ALL_CORES,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     force: Annotated[bool, typer.Option(help="Whatever the policy says")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be decided, and no more")] = False,

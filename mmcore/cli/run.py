@@ -1,6 +1,5 @@
 """`mm run`: run a recipe."""
 
-import os
 from statistics import fmean
 from typing import Annotated
 
@@ -8,13 +7,16 @@ import typer
 
 from mmcore.cli.dispatch import new_app
 from mmcore.cli.options import (
+    ALL_CORES,
     DEFAULT_ROOT,
     NOTHING_TO_DO,
     AsJson,
+    Executor,
     Overrides,
     Recipe,
     Root,
     Until,
+    Workers,
     print_json,
     say,
 )
@@ -35,12 +37,8 @@ app = new_app()
 def run(
     recipe: Recipe,
     root: Root = DEFAULT_ROOT,
-    executor: Annotated[
-        str, typer.Option(help="Where tasks run: local (this machine) or ray (a cluster)")
-    ] = "local",
-    workers: Annotated[int, typer.Option(min=1, help="Tasks at a time; default: all cores")] = (
-        os.cpu_count() or 1
-    ),
+    executor: Executor = "local",
+    workers: Workers = ALL_CORES,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     until: Until = [],  # noqa: B006
     no_wait: Annotated[

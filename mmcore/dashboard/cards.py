@@ -1,15 +1,20 @@
 """What a gallery shows of a sample: its parts, its figures, and its twin beside it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from sqlite3 import Row
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from mmcore.dashboard.index.datasets import Dataset
 from mmcore.dashboard.index.live import SampleIndex
 from mmcore.dashboard.index.samples import find_samples
+from mmcore.dashboard.index.store import SampleDatabase
 from mmcore.dashboard.media import StoredPart, parts_of
+from mmcore.dashboard.templating import macro
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,25 @@ class Card:
     facts: Sequence[str]
     twin: "Card | None" = None
 
-    def first(self, kind: str) -> StoredPart | None:
-        """Return the part to show of a kind, or None."""
-        return next((part for part in self.parts if part.kind == kind and part.url), None)
+    @cached_property
+    def image(self) -> str:
+        """The extension of the picture to show, or nothing."""
+        return self._first("image")
+
+    @cached_property
+    def video(self) -> str:
+        """The extension of the video to show, or nothing."""
+        return self._first("video")
+
+    @cached_property
+    def audio(self) -> str:
+        """The extension of the sound to play, or nothing."""
+        return self._first("audio")
 
     @property
     def hidden(self) -> str:
         """Why there is no picture where one could be expected, or nothing."""
-        if self.first("image") or self.first("video"):
+        if self.image or self.video:
             return ""
         pictures = [part.extension for part in self.parts if part.extension.endswith("svg")]
         if pictures:
@@ -40,21 +56,46 @@ class Card:
             return "The source is not at hand"
         return ""
 
+    def _first(self, kind: str) -> str:
+        return next((part.extension for part in self.parts if part.url and part.kind == kind), "")
 
-def cards_of(
-    index: SampleIndex, dataset: Dataset, rows: Iterable[Row], asked: str = ""
-) -> list[Card]:
-    """Return cards for samples; those that lost to a twin have its card beside theirs."""
-    rows = list(rows)
-    twins = find_samples(
-        index.database, dataset, sorted({row["twin"] for row in rows if row["twin"]})
+
+def gallery_of(
+    index: SampleIndex, dataset: Dataset, rows: Sequence[Row], asked: str = ""
+) -> Markup:
+    """Return the cards of samples as HTML; those that lost to a twin have its picture as well."""
+    twins = _twins(index, dataset, rows)
+    database = index.database
+    return Markup("").join(
+        _html(index, database, dataset, row, twins.get(row["twin"]), asked) for row in rows
     )
-    cards = []
-    for row in rows:
-        twin = twins.get(row["twin"]) if row["twin"] else None
-        beside = _card(index, dataset, twin, "") if twin is not None else None
-        cards.append(_card(index, dataset, row, asked, beside))
-    return cards
+
+
+@lru_cache(maxsize=4096)
+def _html(
+    index: SampleIndex,
+    database: SampleDatabase,
+    dataset: Dataset,
+    row: Row,
+    twin: Row | None,
+    asked: str,
+) -> Markup:
+    """Return one card. Nothing that it is made of changes but with these arguments."""
+    beside = _card(index, dataset, twin, "") if twin is not None else None
+    return macro("sample_card.html", "card")(_card(index, dataset, row, asked, beside))
+
+
+def card_of(index: SampleIndex, dataset: Dataset, row: Row, asked: str = "") -> Card:
+    """Return the card of one sample; if it lost to a twin, that one's card is beside it."""
+    twin = _twins(index, dataset, [row]).get(row["twin"])
+    beside = _card(index, dataset, twin, "") if twin is not None else None
+    return _card(index, dataset, row, asked, beside)
+
+
+def _twins(index: SampleIndex, dataset: Dataset, rows: Sequence[Row]) -> Mapping[str, Row]:
+    """Return the samples that these lost to, by their keys."""
+    keys = sorted({row["twin"] for row in rows if row["twin"]})
+    return find_samples(index.database, dataset, keys)
 
 
 def _card(

@@ -97,8 +97,8 @@ def parts_of(index: SampleIndex, dataset: Dataset, segment: int, spelled: str) -
     parts = []
     for one in spelled.split():
         extension, file, offset, num_bytes, sha256 = one.rsplit(":", 4)
-        ref = PartRef(*_file(database, int(file)), int(offset), int(num_bytes), sha256)
-        parts.append(locate(index, dataset, segment, extension, ref))
+        url, where = _place(index.root, database, dataset, segment, int(file))
+        parts.append(StoredPart(extension, url, where, int(offset), int(num_bytes), sha256))
     return parts
 
 
@@ -106,16 +106,24 @@ def locate(
     index: SampleIndex, dataset: Dataset, segment: int, extension: str, ref: PartRef
 ) -> StoredPart:
     """Return where the bytes of a reference lie on this machine."""
-    base = _base_url(index.root, index.database, dataset, segment, ref.base)
-    url = storage.join(base, ref.path) if base else ""
-    where = f"{ref.base}:{ref.path}"
+    url, where = _url(index.root, index.database, dataset, segment, ref.base, ref.path)
     return StoredPart(extension, url, where, ref.offset, ref.num_bytes, ref.sha256)
 
 
 @lru_cache(maxsize=65536)
-def _file(database: SampleDatabase, file: int) -> tuple[str, str]:
+def _place(
+    root: str, database: SampleDatabase, dataset: Dataset, segment: int, file: int
+) -> tuple[str, str]:
+    """Return the URL of a file that parts lie in, and its place in words."""
     row = database.read().execute("SELECT base, path FROM file WHERE id=?", (file,)).fetchone()
-    return row["base"], row["path"]
+    return _url(root, database, dataset, segment, row["base"], row["path"])
+
+
+def _url(
+    root: str, database: SampleDatabase, dataset: Dataset, segment: int, base: str, path: str
+) -> tuple[str, str]:
+    found = _base_url(root, database, dataset, segment, base)
+    return storage.join(found, path) if found else "", f"{base}:{path}"
 
 
 def _base_url(

@@ -3,6 +3,7 @@
 return render(request, "runs.html", section="runs", title="Runs", runs=runs)
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from starlette.responses import HTMLResponse
 
 TEMPLATES = Path(__file__).with_name("templates")
 THEMES = ("auto", "light", "dark")
+_END_OF_TIME = Markup("</time>")
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
@@ -47,6 +49,12 @@ def render_text(request: Request, template: str, /, **values: Any) -> str:
             **values,
         )
     )
+
+
+def macro(template: str, name: str) -> Callable[..., Markup]:
+    """Return a macro of a template, for pieces of pages that are rendered once and kept."""
+    found: Callable[..., Markup] = getattr(environment().get_template(template).module, name)
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -138,7 +146,10 @@ def moment(text: str | None) -> str:
 
 def ago(text: str | None) -> str:
     """Return how long ago, or in how long: 3 min ago, in 2 h."""
-    at = parse_time(text)
+    return _ago(parse_time(text))
+
+
+def _ago(at: datetime | None) -> str:
     if at is None:
         return "-"
     seconds = (datetime.now(UTC) - at).total_seconds()
@@ -170,7 +181,14 @@ def when(text: str | None) -> Markup:
     """Return a time, relative, with the absolute one in its title; app.js keeps it current."""
     if not text:
         return Markup('<span class="muted">-</span>')
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(text, moment(text), ago(text))
+    at, start = _start_of_time(text)
+    return start + _ago(at) + _END_OF_TIME
+
+
+@lru_cache(maxsize=4096)
+def _start_of_time(text: str) -> tuple[datetime | None, Markup]:
+    start = Markup('<time datetime="{}" title="{}">').format(text, moment(text))
+    return parse_time(text), start
 
 
 def words(name: str) -> str:

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from mmcore.errors import MmError
 from mmcore.operate.deaths import LOOK_SECONDS, Deaths
 from mmcore.operate.deployed import Deployed, list_deployed, state_file
+from mmcore.operate.unanswered import Unanswered
 from mmcore.operate.watcher import Watch, make_watcher, watch_until
+from mmcore.telemetry.prefect import PrefectError
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 _logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ class Service:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self.unanswered = Unanswered(root)
         self._running: dict[Watch, threading.Event] = {}
         self._read_at: int | None = None
 
@@ -68,7 +71,8 @@ class Service:
 
         def run() -> None:
             try:
-                watch_until(make_watcher(self.root, watch), stop)
+                watcher = make_watcher(self.root, watch)
+                watch_until(watcher, stop, on_arrival=self.unanswered.told)
             except MmError as error:
                 _logger.error("watch_failed: %s", error, extra={"source": watch.url})
                 self._running.pop(watch, None)
@@ -87,8 +91,11 @@ def serve(root: str, stop: threading.Event) -> None:
                 if service.has_changed():
                     deployed = service.refresh()
                 if time.monotonic() - looked_at >= LOOK_SECONDS:
-                    deaths.look(deployed)
                     looked_at = time.monotonic()
+                    deaths.look(deployed)
+                    service.unanswered.look(deployed)
+            except PrefectError as error:
+                _logger.info("prefect_away: %s", error)
             except MmError as error:
                 _logger.error("watch_service: %s", error)
                 stop.wait(LOOK_SECONDS)

@@ -22,11 +22,13 @@ from statistics import median
 from typing import Any
 
 import httpx
+from bench_dashboard import measure
 from figures import REPOSITORY, Row, publish, row
 
 DATA_RECIPE = "configs/recipes/generated_data.yaml"
 NUM_STEPS = 8
 ROUNDS = 9
+NUM_DROPS = 5
 TEXT_RECIPE = """\
 name: texts
 source: {{path: {corpus}, samples_per_task: 500, layout: {{use: folder}}}}
@@ -170,13 +172,87 @@ def _calls_of_a_run(server: Server, scratch: str, num_samples: int) -> Counter[s
     return server.num_calls() - before
 
 
+def new_data(server: Server, scratch: str) -> list[Row]:
+    """Measure the time from a complete file in a watched folder to its event, the longest of all."""
+    folder = Path(scratch, "dropped")
+    folder.mkdir()
+    recipe = Path(scratch, "dropped.yaml")
+    recipe.write_text(TEXT_RECIPE.format(corpus=folder))
+    (folder / "first.txt").write_text("the first")
+    command = [sys.executable, "-m", "mmcore", "watch", str(recipe), "--root", f"{scratch}/watched"]
+    watch = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(lambda: _num_events(server) >= 1, seconds=60)
+        waited = []
+        for trial in range(NUM_DROPS):
+            (folder / f"{trial}.txt").write_text(f"dropped as number {trial}")
+            started = time.perf_counter()
+            _wait_for(lambda trial=trial: _num_events(server) >= trial + 2, seconds=60)
+            waited.append(time.perf_counter() - started)
+    finally:
+        watch.terminate()
+        watch.wait(timeout=30)
+    return [row("from a complete file to the event, seconds, longest of 5", max(waited), 5.0,
+                goal=5.0, better="lower", value=max(waited))]  # fmt: skip
+
+
+def _num_events(server: Server) -> int:
+    wanted = {"filter": {"event": {"name": ["mm.data.arrived"]}}, "limit": 50}
+    answer = httpx.post(f"{server.url}/events/filter", json=wanted, timeout=30)
+    return int(answer.json()["total"])
+
+
+def cancelling(scratch: str) -> list[Row]:
+    """Measure the time from a cancel to silence: no process of the run is left."""
+    sys.path.insert(0, str(REPOSITORY / "tests" / "support"))
+    from processes import with_text
+
+    corpus = f"{scratch}/many"
+    make = [sys.executable, "-m", "mmcore", "corpus", "make", corpus, "--samples", "3000"]
+    subprocess.run(make, check=True, cwd=REPOSITORY, capture_output=True)
+    waited = []
+    for trial, executor in enumerate(("local", "ray", "ray")):
+        root = f"{scratch}/cancelled-{trial}"
+        environment = {**os.environ, "MM_CORPUS": corpus, "MM_ROOT": root}
+        mm = [sys.executable, "-m", "mmcore"]
+        command = [*mm, "run", DATA_RECIPE, "--executor", executor, "--workers", "2"]
+        run = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
+        _wait_for(
+            lambda root=root: list(Path(root).glob("steps/*/clean/*/_tasks/*.json")), seconds=120
+        )
+        started = time.perf_counter()
+        subprocess.run([*mm, "cancel", "latest"], env=environment, capture_output=True, check=False)
+        _wait_for(lambda root=root: not with_text(root), seconds=60)
+        waited.append(time.perf_counter() - started)
+        run.wait()
+    return [row("from cancel to silence, seconds, longest of 3", max(waited), 30.0, goal=30.0,
+                better="lower", value=max(waited))]  # fmt: skip
+
+
+def _wait_for(holds: Callable[[], object], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            sys.exit(f"waited for {seconds:g} s in vain")
+        time.sleep(0.02)
+
+
 def main() -> None:
     """Measure, print a table, and write build/benchmarks/operate.json."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=1_000_000, help="behind the dashboard")
+    parser.add_argument("--runs", type=int, default=10_000, help="behind the dashboard")
+    parser.add_argument("--directory", help="where the dashboard's samples are kept for next time")
+    options = parser.parse_args()
     os.chdir(REPOSITORY)
     rows: list[Row] = []
     with prefect_server() as server, tempfile.TemporaryDirectory() as scratch:
         rows += orchestration(server, scratch)
+        rows += new_data(server, scratch)
+        rows += cancelling(scratch)
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(options.directory or scratch)
+        rows += measure(directory, num_samples=options.samples, num_runs=options.runs)
     publish(rows, "operate")
 
 

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import uvicorn
 from dashboards import HERE, TOKEN, Opened, log_in
+from mlflow_store import empty_database
 from playwright.sync_api import Browser, sync_playwright
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from mmcore.dashboard.app import create_app
 from mmcore.dashboard.settings import Settings
+
+__all__ = ["empty_database"]
 
 _CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -78,25 +81,13 @@ def client(app: Starlette) -> TestClient:
     return log_in(app)
 
 
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with its tables: making them takes seconds, copying it does not."""
-    from mmcore.telemetry.mlflow import ModelRegistry
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        root = tmp_path_factory.mktemp("mlflow")
-        assert ModelRegistry(str(root)).names() == []
-    return root / "mlflow.db"
-
-
 @pytest.fixture
-def register(root: Path, tmp_path: Path, empty_registry: Path) -> Callable[..., Any]:
+def register(root: Path, tmp_path: Path, empty_database: Path) -> Callable[..., Any]:
     """Register a version of the model `stamps`, as the register step does."""
     from mmcore.register.ledger import crown
     from mmcore.telemetry.mlflow import ModelRegistry
 
-    shutil.copy(empty_registry, root / "mlflow.db")
+    shutil.copy(empty_database, root / "mlflow.db")
     registry = ModelRegistry(str(root))
     files = tmp_path / "model"
     files.mkdir()

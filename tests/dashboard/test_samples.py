@@ -155,6 +155,7 @@ def test_searching_and_filtering_change_the_gallery_in_place(
     page.locator("[data-status=dropped]").click()
     expect(page.locator(".card .empty-title")).to_have_text("No sample fits")
     page.get_by_role("link", name="Show all samples").click()
+    opened.wait_until_ready()
     page.get_by_label("Any reason").select_option("exact_duplicate")
     expect(page.locator(".sample")).to_have_count(2)
     page.reload()

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from corpus import write_corpus, write_recipe, write_sample
+from corpus import TINY_MODEL, write_corpus, write_recipe, write_sample
 from processes import with_text
 
 from mmcore.core.lineage import dataset_versions
@@ -28,17 +28,8 @@ REPOSITORY = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(1200)
 TRIALS = int(os.environ.get("MM_FAULT_TRIALS", "1"))
 SEED = 7
-MODEL = """
-model:
-  image: {options: {layer_type: basic, embedding_size: 4, hidden_sizes: [4, 8], depths: [1, 1]}}
-  text:
-    options: {hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16}
-  audio: null
-  embedding_dim: 8
-train: {engine: torch, epochs: 1, global_batch_size: 4, zero_stage: 0}
-placement: {num_ranks: 1}
-register: {model_name: tiny}
-retrain: {min_new_samples: 3, quiet_seconds: 1}
+MODEL = f"""{TINY_MODEL}
+retrain: {{min_new_samples: 3, quiet_seconds: 1}}
 """
 DEPLOYMENT = """
 name: tiny

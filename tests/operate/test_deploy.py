@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prefect_server import PrefectServer
 from processes import wait_until
-from toy import write_corpus
 
 from mmcore.errors import ConfigError, StepError
 from mmcore.operate.connection import Connection
@@ -26,45 +24,6 @@ schedules:
   - {slug: hourly, flow: prepare-data, interval_seconds: 3600}
 watch: {debounce_seconds: 3}
 """
-
-
-@pytest.fixture
-def connection(tmp_path: Path, prefect_server: PrefectServer) -> Connection:
-    return prefect_server.connection(tmp_path / "root")
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """Of the dataset and its deployments: each test has its own on the shared server."""
-    return f"d{abs(hash(request.node.name)) % 10**8}"
-
-
-@pytest.fixture
-def project(
-    tmp_path: Path,
-    connection: Connection,
-    name: str,
-    monkeypatch: pytest.MonkeyPatch,
-    prefect_server: PrefectServer,
-) -> Project:
-    """Deploy a project's one deployment file with some more lines."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PREFECT_HOME", prefect_server.home)
-    write_corpus(tmp_path / "corpus")
-    (tmp_path / "texts.yaml").write_text(
-        f"name: {name}\n"
-        "source: {path: corpus, layout: {use: folder}}\n"
-        "split: {together: [text]}\n"
-    )
-
-    def deploy_with(more: str = "", *, dry_run: bool = False) -> Changes:
-        Path("d.yaml").write_text(
-            f"name: {name}\nrecipe: texts.yaml\nexecutor: local\nwork_pool: tests\n{more}"
-        )
-        found = load_deployments(["d.yaml"])
-        return deploy(connection, found, directory=str(tmp_path), dry_run=dry_run)
-
-    return deploy_with
 
 
 def of(api: PrefectApi, flow: str, name: str) -> Deployment:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from command import run_mm
-from corpus import write_corpus, write_recipe, write_sample
+from corpus import TINY_MODEL, write_corpus, write_recipe, write_sample
 
 from mmcore.core.lineage import committed_artifacts, dataset_versions
 from mmcore.recipe.build import LoadedRecipe, load_recipe
@@ -20,17 +20,8 @@ from mmcore.recipe.retrain import (
 )
 from mmcore.telemetry.mlflow import ModelRegistry
 
-MODEL = """
-model:
-  image: {options: {layer_type: basic, embedding_size: 4, hidden_sizes: [4, 8], depths: [1, 1]}}
-  text:
-    options: {hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16}
-  audio: null
-  embedding_dim: 8
-train: {engine: torch, epochs: 1, global_batch_size: 4, zero_stage: 0}
-placement: {num_ranks: 1}
-register: {model_name: tiny}
-retrain: {min_new_samples: 3, max_wait_hours: 24, quiet_seconds: 0, overrides: [train.epochs=2]}
+MODEL = f"""{TINY_MODEL}
+retrain: {{min_new_samples: 3, max_wait_hours: 24, quiet_seconds: 0, overrides: [train.epochs=2]}}
 """
 NOTHING_TO_DO = 4
 

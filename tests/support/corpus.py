@@ -40,6 +40,19 @@ shard: {{samples_per_shard: 6}}
 """
 
 
+TINY_MODEL = """
+model:
+  image: {options: {layer_type: basic, embedding_size: 4, hidden_sizes: [4, 8], depths: [1, 1]}}
+  text:
+    options: {hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 16}
+  audio: null
+  embedding_dim: 8
+train: {engine: torch, epochs: 1, global_batch_size: 4, zero_stage: 0}
+placement: {num_ranks: 1}
+register: {model_name: tiny}
+"""
+
+
 def write_corpus(directory: Path) -> Path:
     """Write 24 sound samples of two classes, and three that will not be kept."""
     for i in range(NUM_SOUND):

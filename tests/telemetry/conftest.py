@@ -1,23 +1,3 @@
-import shutil
-from pathlib import Path
+from mlflow_store import empty_database, root
 
-import pytest
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with its tables: making them takes seconds, copying it does not."""
-    from mmcore.telemetry.mlflow import ModelRegistry
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        root = tmp_path_factory.mktemp("mlflow")
-        assert ModelRegistry(str(root)).names() == []
-    return root / "mlflow.db"
-
-
-@pytest.fixture
-def root(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return str(tmp_path)
+__all__ = ["empty_database", "root"]

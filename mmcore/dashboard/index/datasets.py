@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmcore.dashboard.index.build import FACETS
@@ -42,9 +42,10 @@ class Dataset:
     num_bytes: int
     num_shards: int
     base: str | None
-    facts: Mapping[str, Any]
-    funnel: Sequence[Mapping[str, Any]]
-    lineage: Sequence[Mapping[str, Any]]
+    # told by the manifests that the fingerprint stands for
+    facts: Mapping[str, Any] = field(compare=False)
+    funnel: Sequence[Mapping[str, Any]] = field(compare=False)
+    lineage: Sequence[Mapping[str, Any]] = field(compare=False)
     segments: tuple[Segment, ...]
 
     @property

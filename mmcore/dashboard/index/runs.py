@@ -19,31 +19,40 @@ from mmcore.dashboard.index.database import Database
 from mmcore.errors import StorageError
 
 PAGE_SIZE = 50
-_VERSION = 1
-_TABLES = ("run", "run_count")
+_VERSION = 2
+_TABLES = ("run_text", "run", "run_count")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (
   run_id TEXT PRIMARY KEY, name TEXT NOT NULL, recipe TEXT NOT NULL, executor TEXT NOT NULL,
   status TEXT NOT NULL, started_at TEXT, ended_at TEXT, seconds REAL, error TEXT, deployment TEXT,
   words TEXT NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX IF NOT EXISTS run_by_status ON run (status, run_id);
 CREATE INDEX IF NOT EXISTS run_by_name ON run (name, run_id);
 CREATE INDEX IF NOT EXISTS run_by_name_status ON run (name, status, run_id);
 CREATE TABLE IF NOT EXISTS run_count (
   name TEXT NOT NULL, status TEXT NOT NULL, num INTEGER NOT NULL, PRIMARY KEY (name, status)
 ) WITHOUT ROWID;
+CREATE VIRTUAL TABLE IF NOT EXISTS run_text
+  USING fts5(words, content='run', columnsize=0, tokenize='trigram case_sensitive 1');
 CREATE TRIGGER IF NOT EXISTS run_added AFTER INSERT ON run BEGIN
+  INSERT INTO run_text (rowid, words) VALUES (new.rowid, new.words);
   INSERT INTO run_count VALUES (new.name, new.status, 1)
     ON CONFLICT (name, status) DO UPDATE SET num = num + 1;
 END;
 CREATE TRIGGER IF NOT EXISTS run_removed AFTER DELETE ON run BEGIN
+  INSERT INTO run_text (run_text, rowid, words) VALUES ('delete', old.rowid, old.words);
   UPDATE run_count SET num = num - 1 WHERE name = old.name AND status = old.status;
 END;
 CREATE TRIGGER IF NOT EXISTS run_changed AFTER UPDATE OF status, name ON run BEGIN
   UPDATE run_count SET num = num - 1 WHERE name = old.name AND status = old.status;
   INSERT INTO run_count VALUES (new.name, new.status, 1)
     ON CONFLICT (name, status) DO UPDATE SET num = num + 1;
+END;
+CREATE TRIGGER IF NOT EXISTS run_words_changed AFTER UPDATE OF words ON run
+WHEN old.words <> new.words BEGIN
+  INSERT INTO run_text (run_text, rowid, words) VALUES ('delete', old.rowid, old.words);
+  INSERT INTO run_text (rowid, words) VALUES (new.rowid, new.words);
 END;
 """
 _ROW = (
@@ -59,6 +68,8 @@ _MAX_ERROR_CHARACTERS = 2000
 _LOCAL_SECONDS, _REMOTE_SECONDS = 0.5, 10.0
 _DEAD_SECONDS = 10.0  # between two looks at runs that died: their record may yet be closed
 _BATCH = 500
+_MIN_INDEXED_CHARACTERS = 3  # the index is of trigrams
+_MAX_RARE = 200
 
 
 @dataclass(frozen=True)
@@ -112,15 +123,21 @@ class RunIndex:
         self, *, status: str = "", name: str = "", text: str = "", before: str = "", after: str = ""
     ) -> RunPage:
         """Return a page of the runs that fit, older than `before` or newer than `after`."""
-        wheres, values = ["1"], []
+        wheres: list[str] = ["1"]
+        values: list[str | int] = []
         for column, value in (("status", status), ("name", name)):
             if value:
                 wheres.append(f"{column} = ?")
                 values.append(value)
-        for word in text.lower().split():
+        searched = text.lower().split()
+        for word in searched:
             # five times as quick as LIKE, and takes % and _ as they are
             wheres.append("instr(words, ?)")
             values.append(word)
+        rare = self._rare(searched)
+        if rare is not None:
+            wheres.append(f"rowid IN ({','.join('?' * len(rare))})")
+            values += rare
         if before:
             wheres.append("run_id < ?")
             values.append(before)
@@ -146,6 +163,22 @@ class RunIndex:
             newer=rows[0]["run_id"] if is_not_first else "",
             older=rows[-1]["run_id"] if is_not_last else "",
         )
+
+    def _rare(self, searched: Sequence[str]) -> Sequence[int] | None:
+        """Return which rows can hold these words, where they are few.
+
+        None where they are many: those of a page are soon come across in the order of the list.
+        """
+        indexed = [
+            word for word in searched if len(word) >= _MIN_INDEXED_CHARACTERS and "\0" not in word
+        ]
+        if not indexed:
+            return None
+        phrases = " AND ".join('"{}"'.format(word.replace('"', '""')) for word in indexed)
+        query = "SELECT rowid FROM run_text WHERE run_text MATCH ? LIMIT ?"
+        rows = self._database.read().execute(query, (phrases, _MAX_RARE + 1))
+        found = [row[0] for row in rows]
+        return found if len(found) <= _MAX_RARE else None
 
     def latest(self, statuses: Sequence[str], limit: int) -> list[sqlite3.Row]:
         """Return the newest runs that have one of these statuses."""

@@ -66,13 +66,16 @@ def neighbours(
     return keys[0], keys[1]
 
 
+@lru_cache(maxsize=1024)
 def count_samples(database: SampleDatabase, dataset: Dataset, query: Query) -> tuple[int, bool]:
-    """Return how many samples are wanted, and whether there may be more than that."""
+    """Return how many samples are wanted, and whether there may be more than that.
+
+    A dataset that is being indexed is another one after each step: what is kept is never old.
+    """
     if query.is_empty:
         return dataset.done, False
     if not query.words.strip() and not query.twin:
-        done = tuple((segment.id, segment.done, segment.state) for segment in dataset.segments)
-        return _count_filtered(database, done, tuple(sorted(query.filters))), False
+        return _count_filtered(database, dataset, query.filters), False
     found = sum(
         1 for _ in islice(wanted_ids(database, dataset, query, 0, is_back=False), MAX_COUNTED + 1)
     )
@@ -113,17 +116,14 @@ def count_outlived(database: SampleDatabase, dataset: Dataset, key: str) -> int:
     return sum(1 for _ in islice(ids, MAX_COUNTED))
 
 
-@lru_cache(maxsize=512)
 def _count_filtered(
-    database: SampleDatabase,
-    segments: tuple[tuple[int, int, str], ...],
-    filters: tuple[tuple[str, str], ...],
+    database: SampleDatabase, dataset: Dataset, filters: tuple[tuple[str, str], ...]
 ) -> int:
-    """Count what is in all sets; `segments` says how far each was indexed, for the cache."""
+    """Count what is in all sets."""
     connection = database.read()
     total = 0
-    for segment, _, _ in segments:
-        values = value_ids(connection, segment, filters)
+    for segment in dataset.segments:
+        values = value_ids(connection, segment.id, filters)
         if values is None:
             continue
         if len(values) == 1:

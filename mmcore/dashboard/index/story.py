@@ -3,8 +3,10 @@
 What `mm explain` tells by reading every file of a dataset's steps; the index knows which to open.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from sqlite3 import Row as IndexRow
 from typing import Any
 
@@ -121,21 +123,46 @@ def _changed(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any
 
 def _find(url: str, key: str) -> Row | None:
     """Return the row of a key in a file of rows, reading only the row groups that may hold it."""
-    if storage.is_local(url):
-        try:
-            file = pq.ParquetFile(url, memory_map=True)
-        except FileNotFoundError as error:
-            raise StorageError(f"{url} is gone, and with it what that step said.") from error
-    else:
-        file = pq.ParquetFile(pa.BufferReader(storage.read(url)))
-    at = file.schema_arrow.names.index("key")
-    for group in range(file.num_row_groups):
-        statistics = file.metadata.row_group(group).column(at).statistics
-        has_bounds = statistics is not None and statistics.has_min_max
-        if has_bounds and not statistics.min <= key <= statistics.max:
-            continue
-        keys = file.read_row_group(group, columns=["key"])["key"]
-        index = pc.index(keys, key).as_py()
-        if index >= 0:
-            return decode_row(file.read_row_group(group).slice(index, 1).to_pylist()[0])
+    version = _version(url)
+    for group, (first, last) in enumerate(_bounds(url, version)):
+        if first <= key and (last is None or key <= last):
+            index = pc.index(_keys(url, version, group), key).as_py()
+            if index >= 0:
+                found = _open(url).read_row_group(group).slice(index, 1).to_pylist()
+                return decode_row(found[0])
     return None
+
+
+def _version(url: str) -> int:
+    """Return what changes when the file does: when it was written; 0 in a bucket."""
+    if not storage.is_local(url):
+        return 0
+    try:
+        return os.stat(url).st_mtime_ns
+    except FileNotFoundError as error:
+        raise StorageError(f"{url} is gone, and with it what that step said.") from error
+
+
+@lru_cache(maxsize=256)
+def _bounds(url: str, _version: int) -> tuple[tuple[str, str | None], ...]:
+    """Return the least and the greatest key of each row group; open ends where none is recorded."""
+    metadata = _open(url).metadata
+    at = metadata.schema.to_arrow_schema().names.index("key")
+    groups = [metadata.row_group(group).column(at) for group in range(metadata.num_row_groups)]
+    statistics = [column.statistics for column in groups]
+    return tuple(
+        (one.min, one.max) if one is not None and one.has_min_max else ("", None)
+        for one in statistics
+    )
+
+
+@lru_cache(maxsize=16)
+def _keys(url: str, _version: int, group: int) -> pa.ChunkedArray:
+    """Return the keys of a row group. Whoever goes from sample to sample stays in few of them."""
+    return _open(url).read_row_group(group, columns=["key"])["key"]
+
+
+def _open(url: str) -> pq.ParquetFile:
+    if storage.is_local(url):
+        return pq.ParquetFile(url, memory_map=True)
+    return pq.ParquetFile(pa.BufferReader(storage.read(url)))

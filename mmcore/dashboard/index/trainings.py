@@ -103,7 +103,7 @@ def find_training(index: SampleIndex, name: str, fingerprint: str) -> Training |
 
 def unended_trainings(root: str) -> list[Training]:
     """Return the trainings that are begun and not committed, those that run first."""
-    progress = _progress(root)
+    progress: Mapping[str, tuple[str, dict[str, Any]]] | None = None
     found = []
     for name in storage.list_directories(storage.join(root, STEPS)):
         directory = storage.join(root, STEPS, name, TRAIN_STEP)
@@ -113,7 +113,9 @@ def unended_trainings(root: str) -> list[Training]:
             if not storage.exists(storage.join(directory, fingerprint, MANIFEST_NAME))
         ]
         open_ones.sort(key=lambda one: _written_at(storage.join(directory, one)), reverse=True)
-        run = progress.get(name)
+        if open_ones and progress is None:
+            progress = _progress(root)
+        run = progress.get(name) if progress else None
         for number, fingerprint in enumerate(open_ones):
             # a run trains one model at a time: the one that was written last
             is_running = run is not None and number == 0

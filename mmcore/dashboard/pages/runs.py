@@ -5,9 +5,12 @@ import logging
 import shlex
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
+from sqlite3 import Row
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -27,7 +30,7 @@ from mmcore.dashboard.progress import (
     remaining_seconds,
 )
 from mmcore.dashboard.run_log import LogPart, read_on, read_tail
-from mmcore.dashboard.templating import parse_time, render, render_text
+from mmcore.dashboard.templating import ago, macro, parse_time, render, render_text
 from mmcore.errors import ConfigError
 from mmcore.telemetry.prefect import PrefectApi, PrefectError
 
@@ -84,7 +87,7 @@ def list_page(request: Request) -> Response:
         "run_table.html" if request.headers.get("hx-target") == "run-list" else "runs.html",
         section="runs",
         title="Runs",
-        page=page,
+        rows=Markup("").join(_row(row, ago(row["started_at"])) for row in page.runs),
         counts=counts,
         total=sum(counts.values()),
         statuses=[known for known in STATUSES if counts.get(known) or known == status],
@@ -97,6 +100,12 @@ def list_page(request: Request) -> Response:
         older=address(before=page.older) if page.older else "",
         num_unread=index.num_unread,
     )
+
+
+@lru_cache(maxsize=4096)
+def _row(run: Row, _how_long_ago: str) -> Markup:
+    """Return the row of a run; all that it says follows from the arguments."""
+    return macro("run_row.html", "row")(run)
 
 
 def run_page(request: Request) -> Response:

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from mmcore.dashboard.addresses import dataset_address, query_of, query_string, wanted_dataset
-from mmcore.dashboard.cards import cards_of
+from mmcore.dashboard.cards import card_of, gallery_of
 from mmcore.dashboard.index.datasets import Dataset, facet_counts, list_datasets
 from mmcore.dashboard.index.live import SampleIndex
 from mmcore.dashboard.index.query import Query
@@ -81,7 +81,7 @@ def gallery(request: Request) -> Response:
         "address": address,
         "query": query,
         "asked": asked,
-        "cards": cards_of(index, dataset, page.rows, asked),
+        "cards": gallery_of(index, dataset, page.rows, asked),
         "num_found": num_found,
         "is_more": is_more,
         "previous": f"{address}?{_with(asked, before=ids[0])}" if ids and page.has_before else "",
@@ -125,7 +125,7 @@ def story(request: Request) -> Response:
         raise HTTPException(404, f"{dataset.name} has no sample with the key {key}.")
     query = query_of(request.query_params)
     asked = query_string(query)
-    (card,) = cards_of(index, dataset, [row], asked)
+    card = card_of(index, dataset, row, asked)
     told = tell(index, dataset, row)
     before, after = neighbours(index.database, dataset, query, row["id"])
     samples = f"{dataset_address(dataset)}/samples"
