@@ -26,7 +26,6 @@ class Card:
     parts: Sequence[StoredPart]
     media: str
     """Where its bytes are served, without the extension."""
-    facts: Sequence[str]
     twin: "Card | None" = None
 
     @cached_property
@@ -43,6 +42,17 @@ class Card:
     def audio(self) -> str:
         """The extension of the sound to play, or nothing."""
         return self._first("audio")
+
+    @property
+    def label(self) -> str:
+        """What is said in place of the picture."""
+        return str(self.row["caption"][:120] or self.row["key"])
+
+    @property
+    def tags(self) -> Markup:
+        """Its split, class, language and figures as HTML."""
+        row = self.row
+        return _tags(row["split"], row["label"], row["language"], row["scores"])
 
     @property
     def hidden(self) -> str:
@@ -108,15 +118,15 @@ def _card(
         address=f"/datasets/{name}/{version}/samples/{key}{tail}",
         parts=parts_of(index, dataset, row["segment"], row["parts"]),
         media=f"/media/{name}/{version}/{key}",
-        facts=_facts(row),
         twin=twin,
     )
 
 
-def _facts(row: Row) -> list[str]:
-    scores: Mapping[str, float] = json.loads(row["scores"]) if row["scores"] else {}
+@lru_cache(maxsize=4096)
+def _tags(split: str, label: str, language: str, spelled_scores: str) -> Markup:
+    scores: Mapping[str, float] = json.loads(spelled_scores) if spelled_scores else {}
     facts = []
     if "image_width" in scores and "image_height" in scores:
         facts.append(f"{scores['image_width']:.0f} x {scores['image_height']:.0f} px")
     facts += [f"{scores[n]:.1f} s" for n in ("audio_seconds", "video_seconds") if n in scores]
-    return facts
+    return macro("sample_card.html", "tags")(split, label, language, facts)

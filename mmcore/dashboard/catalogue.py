@@ -1,7 +1,9 @@
 """The models of a root, as the registry and the ledger have them, read in the background."""
 
+import glob
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +25,7 @@ from mmcore.register.work import (
 )
 
 _MAX_AGE_SECONDS = 2.0
+_UNCHANGED_SECONDS = 20.0  # a registration is committed after the registry knows it
 _DEFAULT_METRIC = "accuracy"
 _R_AT_10 = "recall_at_10"
 
@@ -90,7 +93,9 @@ class Catalogue:
     def __init__(self, root: str) -> None:
         self._root = root
         self._read: Refreshed[Mapping[str, Model]] = Refreshed(self._load, _MAX_AGE_SECONDS)
-        self._registered: dict[str, tuple[str, int]] = {}
+        self._loaded: Mapping[str, Model] = {}
+        self._loaded_from: tuple[tuple[int, int], ...] | None = None
+        self._loaded_at = 0.0
         self._artifacts: dict[tuple[str, int], Artifact] = {}
 
     def get(self, wait_seconds: float = 0.0) -> Known[Mapping[str, Model]]:
@@ -129,6 +134,15 @@ class Catalogue:
     def _load(self) -> Mapping[str, Model]:
         if not _may_have_a_registry(self._root):
             return {}
+        files = _files_of_registry(self._root)
+        is_recent = time.monotonic() - self._loaded_at < _UNCHANGED_SECONDS
+        if files is None or files != self._loaded_from or not is_recent:
+            self._loaded_at, self._loaded_from = time.monotonic(), None
+            self._loaded = self._ask_registry()
+            self._loaded_from = files
+        return self._loaded
+
+    def _ask_registry(self) -> Mapping[str, Model]:
         # MLflow takes seconds to import, and does so in the thread that reads
         from mmcore.telemetry.mlflow import ModelRegistry
 
@@ -152,6 +166,22 @@ def _may_have_a_registry(root: str) -> bool:
     if os.environ.get("MLFLOW_TRACKING_URI") or not storage.is_local(root):
         return True
     return storage.exists(storage.join(root, "mlflow.db"))
+
+
+def _files_of_registry(root: str) -> tuple[tuple[int, int], ...] | None:
+    """Return what changes with the registry or the ledger; None where only asking it tells.
+
+    To ask takes tenths of a second of many versions, in which all pages are slow.
+    """
+    if os.environ.get("MLFLOW_TRACKING_URI") or not storage.is_local(root):
+        return None
+    patterns = ("mlflow.db*", "champions/*")
+    paths = sorted(path for one in patterns for path in glob.glob(one, root_dir=root))
+    try:
+        found = [os.stat(os.path.join(root, path)) for path in paths]
+    except FileNotFoundError:
+        return None  # a journal that was there a moment ago: something is being written
+    return tuple((one.st_mtime_ns, one.st_size) for one in found)
 
 
 def _version(found: Any) -> Version:

@@ -20,7 +20,7 @@ from mmcore.telemetry.prefect import PrefectApi
 from mmcore.telemetry.prefect_records import FlowRun
 
 FLOW = "retrain"
-PATIENCE_SECONDS = 45.0
+PATIENCE_SECONDS = 30.0
 """After the event; twice as long after each further one."""
 MAX_TIMES = 6
 _STUCK_SECONDS = 180.0

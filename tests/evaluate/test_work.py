@@ -137,7 +137,7 @@ def test_signature_leaves_batch_and_length_open(evaluated) -> None:
 
 def test_model_of_other_classes_is_refused(project, squares, make_model, make_loader) -> None:
     work = EvaluateWork(loader=make_loader(squares))
-    with pytest.raises(StepError, match="trained on the classes"):
+    with pytest.raises(StepError, match="the model was trained on"):
         work.evaluate(make_model(), ["cat", "dog"], project.context(*STEPS))
 
 

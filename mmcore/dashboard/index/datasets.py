@@ -48,6 +48,10 @@ class Dataset:
     lineage: Sequence[Mapping[str, Any]] = field(compare=False)
     segments: tuple[Segment, ...]
 
+    def __hash__(self) -> int:
+        # caches look it up for each part of each sample
+        return hash((self.id, self.version))
+
     @property
     def total(self) -> int:
         """Samples, kept or not."""

@@ -70,6 +70,7 @@ _DEAD_SECONDS = 10.0  # between two looks at runs that died: their record may ye
 _BATCH = 500
 _MIN_INDEXED_CHARACTERS = 3  # the index is of trigrams
 _MAX_RARE = 200
+_NUM_LOOKED_UP = 8  # last characters of a word: ids begin alike, and each trigram costs
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,8 @@ class RunIndex:
         ]
         if not indexed:
             return None
-        phrases = " AND ".join('"{}"'.format(word.replace('"', '""')) for word in indexed)
+        ends = [word[-_NUM_LOOKED_UP:].replace('"', '""') for word in indexed]
+        phrases = " AND ".join(f'"{end}"' for end in ends)
         query = "SELECT rowid FROM run_text WHERE run_text MATCH ? LIMIT ?"
         rows = self._database.read().execute(query, (phrases, _MAX_RARE + 1))
         found = [row[0] for row in rows]
