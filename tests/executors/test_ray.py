@@ -1,6 +1,7 @@
 """Work on a Ray cluster: the promises of the local executor, and retries of what was killed."""
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,9 +82,10 @@ def test_a_rank_that_raises_ends_the_gang_with_its_name_and_message(ray_cluster:
 def test_no_port_of_a_cluster_on_this_machine_is_open_to_others(ray_cluster: Executor) -> None:
     assert list(ray_cluster.map(tasks.double, [4])) == [(0, 8)]
     addresses = set()
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    of_ray = [pid for pid in processes.children() if "ray" in processes.command_of(pid)]
+    for pid in (os.getpid(), *of_ray):
         with contextlib.suppress(psutil.NoSuchProcess):
-            found = process.net_connections(kind="inet")
+            found = psutil.Process(pid).net_connections(kind="inet")
             addresses |= {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
     assert addresses
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
