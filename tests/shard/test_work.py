@@ -92,6 +92,17 @@ def test_facts_count_what_was_written(published: Publish, samples: list[Sample])
         "num_bytes": sum(path.stat().st_size for path in tars),
         "extensions": ["json", "png", "txt"],
         "labels": {"class-0": 14, "class-1": 13, "class-2": 13},
+        "schema": {
+            "fields": {"label": "str", "split": "str", "split_group": "str"},
+            "scores": ["sharpness"],
+        },
+        "increments": [
+            {
+                "dataset": "",  # this test runs the work alone, without a fingerprint
+                "num_samples": {"test": 8, "train": 24, "val": 8},
+                "num_shards": {"test": 1, "train": 3, "val": 1},
+            }
+        ],
     }
     assert (dataset.manifest.counts.found, dataset.manifest.counts.kept) == (40, 40)
 
