@@ -1,5 +1,6 @@
 """New data that was told of: told of again while nobody answers, and no more once somebody has."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,8 +44,15 @@ class Told:
 
     def arrive(self, *, is_lost: bool = False) -> None:
         arrival = Arrival(dataset=self.name, source="corpus", num_files=1, num_bytes=1)
-        if not is_lost:
+        before = len(self.runs())
+        for _ in range(0 if is_lost else 4):
+            # a server that is busy may not know yet of the automation that was just deployed
             notify_arrival(self.connection, arrival)
+            deadline = time.monotonic() + 30
+            while len(self.runs()) == before and time.monotonic() < deadline:
+                time.sleep(0.2)
+            if len(self.runs()) > before:
+                break
         self.unanswered.told(arrival)
 
     def look(self) -> list[str]:
@@ -54,7 +62,7 @@ class Told:
         return self.api.flow_runs(tags=[f"dataset:{self.name}"])
 
     def wait_for_runs(self, number: int) -> FlowRun:
-        wait_until(lambda: len(self.runs()) == number, seconds=60, what=f"{number} flow runs")
+        wait_until(lambda: len(self.runs()) == number, seconds=120, what=f"{number} flow runs")
         return self.runs()[0]
 
 
