@@ -1,10 +1,15 @@
 """What tests of the dashboard say to it."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Page
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
+
+from mmcore.core.runs import RunLog
+from mmcore.dashboard.index.runs import RunIndex
 
 TOKEN = "correct-horse-battery-staple"
 HERE = "http://127.0.0.1:8080"
@@ -43,3 +48,20 @@ def csrf_of(client: TestClient) -> dict[str, str]:
     """The field that a form of this client's session carries."""
     sessions = client.app.state.sessions  # type: ignore[attr-defined]
     return {"csrf_token": sessions.csrf_token(client.cookies[sessions.cookie_name])}
+
+
+def a_run(root: Path, **changes: Any) -> RunLog:
+    """A run of this very process, which lives while the test does."""
+    plain = {
+        "recipe": "recipes/stamps.yaml",
+        "name": "stamps",
+        "executor": "local",
+        "num_workers": 4,
+    }
+    return RunLog(str(root), **{**plain, **changes})
+
+
+def index_of(app: Starlette) -> RunIndex:
+    index: RunIndex = app.state.runs
+    index.sync()
+    return index

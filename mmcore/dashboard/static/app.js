@@ -16,6 +16,19 @@
       toast(event.detail.xhr.statusText || "That did not work", true);
     }
   });
+  // A part of the page that is replaced keeps the focus: on the same id, or the same address.
+  let focused = "";
+  const keepFocus = (part) => {
+    const active = document.activeElement;
+    if (!part.contains(active)) focused = "";
+    else if (active.id) focused = `#${CSS.escape(active.id)}`;
+    else focused = active.hasAttribute("href") ? `a[href="${CSS.escape(active.getAttribute("href"))}"]` : "";
+  };
+  const restoreFocus = () => {
+    if (focused) one(focused)?.focus({ preventScroll: true });
+  };
+  document.addEventListener("htmx:beforeSwap", (event) => keepFocus(event.detail.target));
+  document.addEventListener("htmx:afterSwap", restoreFocus);
   document.addEventListener("htmx:sendError", () => toast("The dashboard does not answer", true));
 
   function toast(text, isFailed = false) {
@@ -129,11 +142,11 @@
     for (const name of names) {
       source.addEventListener(name, (event) => {
         const part = one(`[data-live-part="${CSS.escape(name)}"]`, element);
-        const inside = part.contains(document.activeElement) ? document.activeElement.id : "";
+        keepFocus(part);
         if (part.dataset.liveAppend === undefined) part.innerHTML = event.data;
         else append(part, event.data);
         if (window.htmx) window.htmx.process(part);
-        if (inside) document.getElementById(inside)?.focus();
+        restoreFocus();
       });
     }
     source.addEventListener("end", () => {
