@@ -40,8 +40,9 @@ from mmcore.recipe.retrain import (
     record,
     wait_until_quiet,
 )
-from pipelines.limits import deadline, in_daemon_thread, retried, runs_of, why_late
+from pipelines.limits import deadline, retried, runs_of, why_late
 from pipelines.steps import IsEnough, run_steps
+from pipelines.threads import in_daemon_thread
 
 Outcome = dict[str, Any] | State[Any]
 _ONCE = RetriesSection(max_retries=0)

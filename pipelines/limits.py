@@ -1,10 +1,8 @@
 """What keeps a flow run within bounds: too late, too long, tried again, one state at its end."""
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -71,39 +69,6 @@ async def why_late(skip_if_late_seconds: float | None) -> str | None:
                 f"due at {other.expected_start_time:%Y-%m-%d %H:%M:%S} UTC, takes its place"
             )
     return None
-
-
-async def in_daemon_thread(function: Callable[..., ResultT], *arguments: object) -> ResultT:
-    """Call a function that only reads and decides; whoever ends the flow run leaves it behind.
-
-    The threads of asyncio.to_thread would keep the process alive until they are done.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[ResultT] = loop.create_future()
-
-    def work() -> None:
-        outcome = concurrent.futures.Future[ResultT]()
-        try:
-            outcome.set_result(function(*arguments))
-        except BaseException as error:
-            outcome.set_exception(error)  # raised where it is awaited
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(_hand_over, outcome, future)
-
-    threading.Thread(target=work, name="mm-decide", daemon=True).start()
-    return await future
-
-
-def _hand_over(
-    outcome: "concurrent.futures.Future[ResultT]", future: "asyncio.Future[ResultT]"
-) -> None:
-    if future.done():
-        return  # nobody waits any more
-    error = outcome.exception()
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(outcome.result())
 
 
 class Deadline:

@@ -1,14 +1,10 @@
 """One Prefect task per step: runs it in a thread, says what was counted as a markdown artifact."""
 
 import asyncio
-import contextlib
-import contextvars
 import os
-import queue
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from prefect import get_run_logger, task
@@ -20,11 +16,10 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from mmcore.cli.progress import describe_counts
-from mmcore.core.cancel import StopSwitch
 from mmcore.core.graph import Plan
 from mmcore.core.runner import Event, Run, StepResult
 from mmcore.core.step import Artifact
-from mmcore.errors import LeaseLost, RunCancelled
+from mmcore.errors import RunCancelled
 from mmcore.executors import make_executor
 from mmcore.recipe.build import LoadedRecipe
 from mmcore.recipe.execute import (
@@ -36,8 +31,8 @@ from mmcore.recipe.execute import (
     plan_recipe,
     summarise,
 )
+from pipelines.threads import StepThread, in_daemon_thread
 
-ResultT = TypeVar("ResultT")
 IsEnough = Callable[[Mapping[str, Artifact]], bool]
 _ARTIFACT_SECONDS = 20.0  # a Prefect server that is gone must not hold up the work
 
@@ -56,18 +51,19 @@ async def run_steps(
     `is_enough` sees what is there after each step, and may end the run before its last step.
     RunCancelled when somebody has asked the run to stop.
     """
-    plan = plan_recipe(loaded, root=root, until=until)
+    # beside the event loop, as all that may wait: Prefect's heartbeats must go on
+    plan = await in_daemon_thread(lambda: plan_recipe(loaded, root=root, until=until))
     if not plan.to_run:
-        # no task, no thread, no record: a schedule that finds nothing new costs next to nothing
+        # no task, no record: a schedule that finds nothing new costs next to nothing
         get_run_logger().info("nothing to do: all %d steps are there", len(plan.steps))
         return summarise(loaded.recipe.name, committed(plan)).to_json()
     where = make_executor(executor, num_workers=workers)
     opened = open_run(
         loaded, root=root, executor=where, listener=_ignore, until=until, flow=_flow_facts()
     )
-    thread = StepThread(where.stop)
+    thread = StepThread(where.stop, why_ended=_ended_from_outside)
     try:
-        # it may have to wait for another run, and Prefect's heartbeats must go on
+        # it may have to wait for another run
         run, log = await thread.call(opened.__enter__)
         plan = await thread.call(run.plan, until)
         log.planned(describe_plan(loaded, plan))
@@ -114,64 +110,10 @@ async def run_step(name: str, *, of: "_Steps") -> State[None] | None:
 class _Steps:
     """What a task is given; no dataclass, since Prefect would look at every file of the plan."""
 
-    def __init__(self, run: Run, plan: Plan, thread: "StepThread") -> None:
+    def __init__(self, run: Run, plan: Plan, thread: StepThread) -> None:
         self.run = run
         self.plan = plan
         self.thread = thread
-
-
-class StepThread:
-    """The one thread in which the steps of a flow run, and which keeps no process alive.
-
-    One, since Ray's processes die with the thread that started them. What it does is stopped by
-    the run's switch, also when the flow is ended while it waits.
-    """
-
-    def __init__(self, stop: StopSwitch) -> None:
-        self._stop = stop
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="mm-steps", daemon=True).start()
-
-    def close(self) -> None:
-        """Let the thread end once it has nothing to do."""
-        self._jobs.put(None)
-
-    async def call(self, function: Callable[..., ResultT], *arguments: object) -> ResultT:
-        """Call a function there, and wait for it."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[ResultT] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def resolve(result: Any, error: BaseException | None) -> None:
-            if future.done():
-                return  # nobody waits any more
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        def job() -> None:
-            result, error = None, None
-            try:
-                with self._stop.working():
-                    result = context.run(function, *arguments)
-            except BaseException as raised:
-                error = raised  # again where it is awaited
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(resolve, result, error)
-
-        self._jobs.put(job)
-        try:
-            return await future
-        except (asyncio.CancelledError, TerminationSignal):
-            self._stop.throw(_ended_from_outside())
-            self._stop.wind_down()  # not for long: see mmcore/recipe/pulse.py
-            raise
-
-    def _work(self) -> None:
-        with contextlib.suppress(RunCancelled, LeaseLost):  # that came after the work was done
-            while (job := self._jobs.get()) is not None:
-                job()
 
 
 def _flow_facts() -> dict[str, Any]:

@@ -14,7 +14,7 @@ EXIT_CODES = {
     2: "bad config",
     3: "gate refused",
     4: "nothing to do",
-    130: "interrupted",
+    130: "interrupted or cancelled",
 }
 
 

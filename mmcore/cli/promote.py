@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmcore.cli.dispatch import new_app
-from mmcore.cli.options import DEFAULT_ROOT, AsJson, Root, print_json, say
+from mmcore.cli.options import DEFAULT_ROOT, NOTHING_TO_DO, AsJson, Root, print_json, say
 from mmcore.errors import ConfigError
 from mmcore.recipe.execute import absolute_root
 from mmcore.register.ledger import PROMOTED, Entry, crown, reconcile
@@ -37,12 +37,13 @@ def promote(
             f"{version!r} is no version of a model. Write it as in: mm promote stamps/3"
         )
     # MLflow takes a second to load
-    from mmcore.telemetry.mlflow import ModelRegistry
+    from mmcore.telemetry.model_registry import ModelRegistry
 
     root = absolute_root(root)
     registry = ModelRegistry(root)
     if reconcile(registry, root, name) == int(number):
-        say(f"{version} is the champion already")
+        say(f"nothing to do: {version} is the champion already")
+        return NOTHING_TO_DO
     entry = crown(registry, root, name, int(number), kind=PROMOTED, why=why, by=person())
     print_entry(entry, as_json=as_json)
     return 0

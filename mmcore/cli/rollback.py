@@ -25,7 +25,7 @@ def rollback(
     Done again, it goes back to the one before that. Nothing is deleted: the ledger keeps it all.
     """
     # MLflow takes a second to load
-    from mmcore.telemetry.mlflow import ModelRegistry
+    from mmcore.telemetry.model_registry import ModelRegistry
 
     root = absolute_root(root)
     entry = roll_back(ModelRegistry(root), root, model, why=why, by=person())

@@ -144,7 +144,7 @@ class Catalogue:
 
     def _ask_registry(self) -> Mapping[str, Model]:
         # MLflow takes seconds to import, and does so in the thread that reads
-        from mmcore.telemetry.mlflow import ModelRegistry
+        from mmcore.telemetry.model_registry import ModelRegistry
 
         registry = ModelRegistry(self._root)
         models = {}

@@ -12,7 +12,9 @@ import sys
 def main(root: str, options: list[str]) -> None:
     """Make the tables if there are none, and become the server."""
     if not os.environ.get("MLFLOW_TRACKING_URI") and _has_no_store(root):
-        from mmcore.telemetry.mlflow import ModelRegistry  # a second and a half, on a first start
+        from mmcore.telemetry.model_registry import (
+            ModelRegistry,  # a second and a half, on a first start
+        )
 
         ModelRegistry(root)
     command = [sys.executable, "-m", "mlflow", "server", *options]

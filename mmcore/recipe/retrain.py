@@ -252,7 +252,7 @@ def _start(loaded: LoadedRecipe, root: str) -> Iterator[str]:
     if work is None:
         return
     # takes a second to load, and a refusal does not need it
-    from mmcore.telemetry.mlflow import ModelRegistry
+    from mmcore.telemetry.model_registry import ModelRegistry
 
     registry = ModelRegistry(root)
     champion = registry.aliases(work.model_name).get(CHAMPION)

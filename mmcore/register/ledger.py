@@ -31,7 +31,7 @@ _MAX_WHY_CHARACTERS = 2000
 
 
 class Registry(Protocol):
-    """What of a model registry is needed here; `mmcore.telemetry.mlflow.ModelRegistry` has it."""
+    """What is needed here of `mmcore.telemetry.model_registry.ModelRegistry`."""
 
     def aliases(self, name: str) -> dict[str, int]:
         """Return the version that each alias points at."""

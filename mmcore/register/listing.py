@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmcore.register.work import DATASET_FINGERPRINT_TAG, DATASET_TAG, METRIC_TAG
-from mmcore.telemetry.mlflow import ModelRegistry, ModelVersion
+from mmcore.telemetry.model_registry import ModelRegistry, ModelVersion
 
 
 @dataclass(frozen=True)

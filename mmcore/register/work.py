@@ -86,7 +86,7 @@ class RegisterWork:
 
     def run(self, task: Task, context: TaskContext) -> TaskReport:
         # takes a second to load, and a plan does not need it
-        from mmcore.telemetry.mlflow import ModelRegistry
+        from mmcore.telemetry.model_registry import ModelRegistry
 
         train, evaluated = context.inputs["train"], context.inputs["evaluate"]
         metrics = dict(flat_numbers(evaluated.manifest.facts))

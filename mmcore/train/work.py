@@ -124,7 +124,7 @@ class TrainWork:
 
     def _tracker(self, context: TaskContext) -> Any:
         # MLflow takes a second to load, and a plan does not need it
-        from mmcore.telemetry.mlflow import TrainingTracker
+        from mmcore.telemetry.training_tracker import TrainingTracker
 
         tracker = TrainingTracker(
             context.root,

@@ -94,7 +94,7 @@ def build_root(root: Path, *, num_samples: int, num_runs: int) -> None:
 def _register(root: Path) -> None:
     """Register versions of a model, each one the champion after the one before."""
     from mmcore.register.ledger import crown
-    from mmcore.telemetry.mlflow import ModelRegistry
+    from mmcore.telemetry.model_registry import ModelRegistry
 
     registry = ModelRegistry(str(root))
     files = root / "model"

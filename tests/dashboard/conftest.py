@@ -85,7 +85,7 @@ def client(app: Starlette) -> TestClient:
 def register(root: Path, tmp_path: Path, empty_database: Path) -> Callable[..., Any]:
     """Register a version of the model `stamps`, as the register step does."""
     from mmcore.register.ledger import crown
-    from mmcore.telemetry.mlflow import ModelRegistry
+    from mmcore.telemetry.model_registry import ModelRegistry
 
     shutil.copy(empty_database, root / "mlflow.db")
     registry = ModelRegistry(str(root))

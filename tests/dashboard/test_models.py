@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from mmcore.core.manifest import Counts, Manifest, commit_manifest
 from mmcore.register.ledger import history
-from mmcore.telemetry.mlflow import ModelRegistry
+from mmcore.telemetry.model_registry import ModelRegistry
 
 SCRIPT = "<script>document.title='owned'</script>"
 

@@ -15,7 +15,8 @@ from mmcore.errors import StepError, StorageError
 from mmcore.operate.deployments import RetriesSection
 from mmcore.telemetry.prefect import PrefectApi
 from pipelines import flows
-from pipelines.limits import deadline, in_daemon_thread, retried
+from pipelines.limits import deadline, retried
+from pipelines.threads import in_daemon_thread
 
 # Prefect's client leaves sockets to the garbage collector
 pytestmark = pytest.mark.filterwarnings(

@@ -18,7 +18,7 @@ from mmcore.recipe.retrain import (
     record,
     wait_until_quiet,
 )
-from mmcore.telemetry.mlflow import ModelRegistry
+from mmcore.telemetry.model_registry import ModelRegistry
 
 MODEL = f"""{TINY_MODEL}
 retrain: {{min_new_samples: 3, max_wait_hours: 24, quiet_seconds: 0, overrides: [train.epochs=2]}}

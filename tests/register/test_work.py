@@ -12,7 +12,8 @@ from mmcore.errors import ConfigError, IntegrityError
 from mmcore.register.listing import describe
 from mmcore.register.work import RegisterWork, flat_numbers
 from mmcore.sample import Json, sha256_hex
-from mmcore.telemetry.mlflow import ModelRegistry, tracking_uri
+from mmcore.telemetry.mlflow_store import tracking_uri
+from mmcore.telemetry.model_registry import ModelRegistry
 
 SIGNATURE = {
     "inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 8, 8, 3]}],

@@ -12,7 +12,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import get_model_info
 
 from mmcore.errors import ConfigError, StepError
-from mmcore.telemetry.mlflow import ModelRegistry, TrainingTracker, tracking_uri
+from mmcore.telemetry.mlflow_store import tracking_uri
+from mmcore.telemetry.model_registry import ModelRegistry
+from mmcore.telemetry.training_tracker import TrainingTracker
 
 SIGNATURE = {
     "inputs": [{"name": "image", "dtype": "uint8", "shape": [-1, 8, 8, 3]}],
@@ -59,7 +61,7 @@ def test_bucket_without_a_server_is_refused_with_a_remedy(monkeypatch: pytest.Mo
 
 def test_opening_a_new_store_says_nothing_and_touches_only_the_root(tmp_path: Path) -> None:
     code = (
-        "from mmcore.telemetry.mlflow import ModelRegistry\n"
+        "from mmcore.telemetry.model_registry import ModelRegistry\n"
         f"assert ModelRegistry({str(tmp_path / 'root')!r}).names() == []"
     )
     working_directory = tmp_path / "cwd"

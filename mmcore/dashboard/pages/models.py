@@ -226,7 +226,7 @@ async def _why(request: Request) -> str:
 
 
 def _change(request: Request, act: Callable[[Any, str, Model], str]) -> Response:
-    from mmcore.telemetry.mlflow import ModelRegistry  # loaded long since by the catalogue
+    from mmcore.telemetry.model_registry import ModelRegistry  # loaded long since by the catalogue
 
     catalogue: Catalogue = request.app.state.catalogue
     model = _model(request, wait_seconds=_WRITE_WAIT_SECONDS)

@@ -1,48 +1,35 @@
-"""The one door to MLflow: runs with their curves, and the registry of models.
+"""Names, versions and aliases of models in MLflow; `mlflow_store` says where."""
 
-Without a server everything lies below the storage root: `mlflow.db` (SQLite) and `mlartifacts/`.
-MLFLOW_TRACKING_URI names a server instead. Whatever is written carries the tag `mm.run_key`, so
-that doing it a second time finds what the first left, whole or not.
-
-Importing this module takes about a second: import it where it is used.
-"""
-
-import fcntl
-import logging
 import os
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
-
-# before the import: MLflow reads these once
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
 
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus, Metric, Param
+from mlflow.entities import LoggedModelStatus, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
-from sqlalchemy.exc import SQLAlchemyError
 
-from mmcore.errors import ConfigError, StepError
+from mmcore.errors import StepError
+from mmcore.telemetry.mlflow_store import (
+    RUN_KEY_TAG,
+    connect,
+    error_text,
+    experiment_id_of,
+    explained,
+    find_or_create_run,
+    in_environment,
+    is_missing,
+    runs_by_key,
+)
 
-RUN_KEY_TAG = "mm.run_key"
 SIGNATURE_FILE = "MLmodel"
 _NUM_ATTEMPTS = 3
-_MAX_PARAM_CHARACTERS = 6000
-_STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-
-# a hundred lines of table migrations, and a line for each version that is made
-for _noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry"):
-    logging.getLogger(_noisy).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -63,96 +50,23 @@ class ModelVersion:
     """ISO 8601, UTC."""
 
 
-def tracking_uri(root: str) -> str:
-    """Return where runs and models are recorded; ConfigError when a bucket is all there is."""
-    named = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if named:
-        return named
-    if "://" in root:
-        raise ConfigError(
-            f"MLflow cannot keep its database in {root}. Set MLFLOW_TRACKING_URI to a tracking "
-            "server (http://...) or a database (postgresql://...), or use a root on a local disk."
-        )
-    return f"sqlite:///{os.path.abspath(root)}/mlflow.db"
-
-
-class TrainingTracker:
-    """Records one training run; a second tracker with the same key goes on with the same run."""
-
-    def __init__(self, tracking_root: str, experiment: str, run_name: str, run_key: str) -> None:
-        self._client = _connect(tracking_root)
-        with _explained("record the training run"):
-            experiment_id = _experiment_id(self._client, tracking_root, experiment)
-            self._run_id, resumed = _find_or_create_run(
-                self._client, experiment_id, run_name, run_key
-            )
-            if resumed:
-                self._client.update_run(self._run_id, status="RUNNING")
-        # steps by metric that an earlier attempt has recorded; None: this run is new
-        self._recorded: dict[str, set[int]] | None = {} if resumed else None
-
-    @property
-    def run_id(self) -> str:
-        """Return MLflow's id of the run."""
-        return self._run_id
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record configuration; nested mappings become dotted names. The first value stands."""
-        with _explained("record parameters"):
-            known = self._client.get_run(self._run_id).data.params
-            news = [
-                Param(name, str(value)[:_MAX_PARAM_CHARACTERS])
-                for name, value in _flat(params)
-                if name not in known
-            ]
-            for first in range(0, len(news), 100):
-                self._client.log_batch(self._run_id, params=news[first : first + 100])
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record numbers of one step; what a resumed run repeats is recorded once."""
-        now = int(time.time() * 1000)
-        with _explained("record metrics"):
-            news = [
-                Metric(name, float(value), now, step)
-                for name, value in sorted(metrics.items())
-                if step not in self._steps_recorded(name)
-            ]
-            for first in range(0, len(news), 500):
-                self._client.log_batch(self._run_id, metrics=news[first : first + 500])
-
-    def finish(self, status: str = "finished") -> None:
-        """End the run as `finished`, `failed` or `killed`."""
-        if status.lower() not in _STATUSES:
-            raise ConfigError(f"run status {status!r} is unknown. Use one of {sorted(_STATUSES)}.")
-        with _explained("end the training run"):
-            self._client.set_terminated(self._run_id, status=_STATUSES[status.lower()])
-
-    def _steps_recorded(self, name: str) -> set[int]:
-        if self._recorded is None:
-            return set()
-        if name not in self._recorded:
-            history = self._client.get_metric_history(self._run_id, name)
-            self._recorded[name] = {point.step for point in history}
-        return self._recorded[name]
-
-
 class ModelRegistry:
     """Names, versions and aliases of models. One version per run key, however often it is tried."""
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._client = _connect(root)
+        self._client = connect(root)
 
     def names(self) -> list[str]:
         """Return the names of all registered models, sorted."""
-        with _explained("list the models"):
+        with explained("list the models"):
             return sorted(
                 model.name for model in self._client.search_registered_models(max_results=1000)
             )
 
     def versions(self, name: str) -> list[ModelVersion]:
         """Return the versions of a model, oldest first; empty when there is no such model."""
-        with _explained(f"list the versions of {name}"):
+        with explained(f"list the versions of {name}"):
             # the search leaves aliases empty (mlflow issue 16734): they are asked for apart
             by_version: dict[int, list[str]] = {}
             for alias, version in self.aliases(name).items():
@@ -171,18 +85,18 @@ class ModelRegistry:
         try:
             aliases = self._client.get_registered_model(name).aliases
         except MlflowException as error:
-            if _is_missing(error):
+            if is_missing(error):
                 return {}
-            raise StepError(_message(f"read the aliases of {name}", error)) from error
+            raise StepError(error_text(f"read the aliases of {name}", error)) from error
         return {alias: int(version) for alias, version in sorted(aliases.items())}
 
     def check_version(self, name: str, version: int) -> None:
         """Raise StepError unless a version and its files are there."""
-        with _explained(f"look up version {version} of {name}"):
+        with explained(f"look up version {version} of {name}"):
             try:
                 source = self._client.get_model_version(name, str(version)).source
             except MlflowException as error:
-                if _is_missing(error):
+                if is_missing(error):
                     raise StepError(
                         f"{name} has no version {version}. See: mm models {name}"
                     ) from error
@@ -199,12 +113,12 @@ class ModelRegistry:
         if self.aliases(name).get(alias) == version:
             return
         self.check_version(name, version)
-        with _explained(f"point {name}@{alias} at version {version}"):
+        with explained(f"point {name}@{alias} at version {version}"):
             self._client.set_registered_model_alias(name, alias, str(version))
 
     def set_tags(self, name: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version; those that it has already with this value are left alone."""
-        with _explained(f"tag version {version} of {name}"):
+        with explained(f"tag version {version} of {name}"):
             known = self._client.get_model_version(name, str(version)).tags
             for tag, value in sorted(tags.items()):
                 if known.get(tag) != value:
@@ -233,7 +147,7 @@ class ModelRegistry:
             if found is not None:
                 self._delete_twins(found)
                 self.set_tags(name, found.version, tags)
-                with _explained(f"record the metrics of {name}"):
+                with explained(f"record the metrics of {name}"):
                     self._record_metrics(found.run_id, metrics)
                 return found
             try:
@@ -243,7 +157,7 @@ class ModelRegistry:
                 problem = error
         found = self.find_version(name, run_key)
         if found is None:
-            raise StepError(_message(f"register {name}", problem)) from problem
+            raise StepError(error_text(f"register {name}", problem)) from problem
         self._delete_twins(found)
         return found
 
@@ -265,7 +179,7 @@ class ModelRegistry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        with _in_environment(self._client.tracking_uri):
+        with in_environment(self._client.tracking_uri):
             self._client.create_model_version(
                 name,
                 source=f"models:/{model_id}",
@@ -278,11 +192,11 @@ class ModelRegistry:
     def _run_of(self, name: str, run_key: str) -> Any:
         """Return the run that trained the model, or a new one when training was not recorded."""
         experiments = [found.experiment_id for found in self._client.search_experiments()]
-        runs = _runs_by_key(self._client, experiments, run_key)
+        runs = runs_by_key(self._client, experiments, run_key)
         if runs:
             return runs[0]
-        experiment_id = _experiment_id(self._client, self._root, name)
-        run_id, _ = _find_or_create_run(self._client, experiment_id, f"{name} registered", run_key)
+        experiment_id = experiment_id_of(self._client, self._root, name)
+        run_id, _ = find_or_create_run(self._client, experiment_id, f"{name} registered", run_key)
         self._client.set_terminated(run_id)
         return self._client.get_run(run_id)
 
@@ -341,63 +255,8 @@ class ModelRegistry:
                 try:
                     self._client.delete_model_version(first.name, str(version.version))
                 except MlflowException as error:
-                    if not _is_missing(error):
-                        raise StepError(_message("delete a doubled version", error)) from error
-
-
-@lru_cache(maxsize=8)
-def _client_of(uri: str) -> MlflowClient:
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    client.search_experiments(max_results=1)
-    return client
-
-
-def _connect(root: str) -> MlflowClient:
-    """Return the client of the store; the tables are made with the first one."""
-    uri = tracking_uri(root)
-    with _explained(f"open {uri}"), warnings.catch_warnings():
-        # the tables of MLflow use what SQLAlchemy 2.1 deprecates; said once, on the first query
-        warnings.simplefilter("ignore", DeprecationWarning)
-        if not uri.startswith(f"sqlite:///{os.path.abspath(root)}/"):
-            return _client_of(uri)
-        os.makedirs(root, exist_ok=True)
-        # two processes that make the tables at once break each other's migration
-        with open(os.path.join(root, "mlflow.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return _client_of(uri)
-
-
-def _experiment_id(client: MlflowClient, root: str, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        is_local = client.tracking_uri.startswith("sqlite:")
-        location = f"{os.path.abspath(root)}/mlartifacts/{_path_safe(name)}" if is_local else None
-        try:
-            created: str = client.create_experiment(name, artifact_location=location)
-            return created
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        found = client.get_experiment_by_name(name)
-    experiment_id: str = found.experiment_id
-    return experiment_id
-
-
-def _find_or_create_run(
-    client: MlflowClient, experiment_id: str, run_name: str, run_key: str
-) -> tuple[str, bool]:
-    """Return the run's id, and whether it was there already."""
-    runs = _runs_by_key(client, [experiment_id], run_key)
-    if runs:
-        return runs[0].info.run_id, True
-    run = client.create_run(experiment_id, run_name=run_name, tags={RUN_KEY_TAG: run_key})
-    return run.info.run_id, False
-
-
-def _runs_by_key(client: MlflowClient, experiment_ids: list[str], run_key: str) -> list[Any]:
-    wanted = f"tags.`{RUN_KEY_TAG}` = '{run_key}'"
-    runs = client.search_runs(experiment_ids, filter_string=wanted)
-    return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+                    if not is_missing(error):
+                        raise StepError(error_text("delete a doubled version", error)) from error
 
 
 def _files_of(client: MlflowClient, model_id: str) -> set[str]:
@@ -431,51 +290,3 @@ def _version(item: Any, aliases: Mapping[int, Sequence[str]]) -> ModelVersion:
             timespec="seconds"
         ),
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in sorted(values.items()):
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _path_safe(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-
-
-def _is_missing(error: MlflowException) -> bool:
-    return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
-
-
-def _message(doing: str, error: Exception | None) -> str:
-    return (
-        f"MLflow could not {doing}: {error}. Check MLFLOW_TRACKING_URI and that the database or "
-        "server answers, then run the same command again: nothing is recorded twice."
-    )
-
-
-@contextmanager
-def _in_environment(uri: str) -> Iterator[None]:
-    """Name the store to MLflow's own code: a models:/ address is resolved by the environment.
-
-    mlflow.set_tracking_uri would do it for the rest of the process, whatever its next root is.
-    """
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MLFLOW_TRACKING_URI"]
-        else:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-@contextmanager
-def _explained(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError) as error:
-        raise StepError(_message(doing, error)) from error
