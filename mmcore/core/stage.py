@@ -15,6 +15,7 @@ Both are frozen specs: their fields are their configuration, and the configurati
             return check
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
@@ -72,3 +73,12 @@ class CorpusRule(Component):
         the newcomers fit in with it.
         """
         raise NotImplementedError
+
+
+def rule_name(component: Component) -> str:
+    """Return the short name of a stage or rule, as recipes and reports spell it.
+
+    >>> rule_name(MinSide())  # doctest: +SKIP
+    'min_side'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(component).__name__).lower()

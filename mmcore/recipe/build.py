@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 
 from mmcore import storage
 from mmcore.config import Loaded, Path_, Problem, load_config
+from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.graph import Graph
+from mmcore.core.map_work import MapWork
 from mmcore.core.source import SCAN_STEP, Source
 from mmcore.core.stage import CorpusRule, Stage
 from mmcore.core.step import Step, Work
-from mmcore.core.work import CorpusWork, MapWork
 from mmcore.encode.tokenizer import TokenizerWork
 from mmcore.errors import ConfigError
 from mmcore.ingest.layout import Layout

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from toy import FirstOfEach, Shout, run_toy, toy_graph, write_corpus
 
+from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.graph import Graph, load_memory, make_plan
 from mmcore.core.source import Source
 from mmcore.core.step import Step
-from mmcore.core.work import CorpusWork
 from mmcore.errors import ConfigError
 
 

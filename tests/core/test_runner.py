@@ -14,12 +14,13 @@ import pytest
 import toy
 from toy import FirstOfEach, Shout, hashes, run_toy, toy_graph, write_corpus
 
+from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.manifest import Counts, load_manifest, verify_artifact
+from mmcore.core.map_work import MapWork
 from mmcore.core.rows import read_kept, read_rows
 from mmcore.core.runner import Event, Run
 from mmcore.core.stage import Stage, Worker
 from mmcore.core.step import Step, TaskReport
-from mmcore.core.work import CorpusWork, MapWork
 from mmcore.errors import AccountingError, ConfigError, IntegrityError, StepError
 from mmcore.executors.local import LocalExecutor
 from mmcore.sample import Outcome, Sample

@@ -9,8 +9,8 @@ from my_stages import MaxChars
 from mmcore.clean.image import MinSide
 from mmcore.core.increment import Ground
 from mmcore.core.manifest import Counts, Manifest
+from mmcore.core.map_work import MapWork
 from mmcore.core.step import Artifact
-from mmcore.core.work import MapWork
 from mmcore.errors import ConfigError
 from mmcore.recipe.build import LoadedRecipe, load_recipe
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.graph import Graph
+from mmcore.core.map_work import MapWork
 from mmcore.core.runner import Run
 from mmcore.core.source import Source
 from mmcore.core.stage import CorpusRule, Stage, Worker
 from mmcore.core.step import Step
-from mmcore.core.work import CorpusWork, MapWork
 from mmcore.errors import SampleError
 from mmcore.executors.local import LocalExecutor
 from mmcore.ingest.folder import FolderLayout
