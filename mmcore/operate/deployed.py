@@ -32,6 +32,7 @@ class Deployed:
     dataset: str
     watched: str | None
     settle_seconds: float = 2.0
+    debounce_seconds: float = 10.0
 
     @property
     def path(self) -> str:
@@ -59,6 +60,7 @@ def remember_deployed(root: str, deployments: Sequence[Deployment], directory: s
             dataset=deployment.dataset,
             watched=watched,
             settle_seconds=watch.settle_seconds,
+            debounce_seconds=watch.debounce_seconds,
         )
     rows = [vars(deployed) for _, deployed in sorted(known.items())]
     value = {"format": FORMAT, "format_version": FORMAT_VERSION, "deployments": rows}

@@ -21,7 +21,7 @@ from mmcore.telemetry.prefect_records import FlowRun
 
 FLOW = "retrain"
 PATIENCE_SECONDS = 30.0
-"""After the event; twice as long after each further one."""
+"""After the event and its debounce; twice as long after each further one."""
 MAX_TIMES = 6
 _STUCK_SECONDS = 180.0
 """A run that was handed out and not started by then lost its worker."""
@@ -60,7 +60,9 @@ class Unanswered:
             return False
         record = json.loads(data)
         waited = self._now() - datetime.fromisoformat(record["told_at"])
-        if waited < self._patience * 2 ** (record["times"] - 1):
+        # within the debounce the server does nothing about another event
+        patience = self._patience + timedelta(seconds=deployed.debounce_seconds)
+        if waited < patience * 2 ** (record["times"] - 1):
             return False
         with open_prefect(connect(self.root)) as prefect:
             is_answered = self._is_answered(prefect, deployed, record)
