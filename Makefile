@@ -26,13 +26,13 @@ $(VENV)/installed: requirements.lock pyproject.toml infra/install.sh
 demo: install  ## Real corpus to registered model; again: does nothing and says why
 	@BIN=$(BIN) RECIPE=$(RECIPE) infra/demo.sh
 
-test: install  ## Run every test
+test: install  ## Run every test but the long ones of make faults
 	@infra/chromium.sh
 	@$(BIN)/python -m pytest
 
 faults: install  ## Kill, freeze and cancel runs at random, many times; MM_FAULT_TRIALS=20
 	@MM_FAULT_TRIALS=$(or $(MM_FAULT_TRIALS),20) $(BIN)/python -m pytest tests/faults \
-		tests/core/test_lease.py tests/end_to_end/test_operate.py --timeout 7200
+		tests/core/test_lease.py tests/end_to_end/test_operate.py -m "slow or not slow" --timeout 7200
 
 bench: install  ## Measure what docs/benchmarks.md says; BENCH="--corpus PATH --seeds 3" trains too
 	@$(BIN)/python tests/benchmarks/bench_spine.py $(BENCH)

@@ -23,6 +23,7 @@ if not os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError, WorkerCrashedError
 from ray.util.queue import Empty, Queue
 
@@ -89,16 +90,22 @@ class RayExecutor:
         scratch = tempfile.mkdtemp(prefix="mm-ray-train-")
         loop_config = {"function": function, "config": dict(config), "reports": reports}
         trainer = _make_trainer(loop_config, num_ranks=num_ranks, scratch=scratch)
+        ranks: list[ActorHandle] = []
         failures: list[Exception] = []
         thread = threading.Thread(target=_fit, args=(trainer, failures), daemon=True)
         thread.start()
         try:
             while thread.is_alive():
                 self.stop.check()
-                _pass_on(reports, on_report, timeout_seconds=_LOOK_SECONDS)
-            _pass_on(reports, on_report, timeout_seconds=0.0)
+                _pass_on(reports, ranks, on_report, timeout_seconds=_LOOK_SECONDS)
+            _pass_on(reports, ranks, on_report, timeout_seconds=0.0)
         except BaseException:
-            self.close()  # the gang ends with the connection: Ray Train offers no other way
+            # what is left of the gang ends with the connection; but Ray ends the whole process, in
+            # the middle of cleaning up, when a thread still waits for a cluster that it has left
+            for rank in ranks:
+                ray.kill(rank)
+            thread.join(_CANCEL_SECONDS if ranks else 0.0)
+            self.close()
             raise
         finally:
             if self._is_connected:
@@ -234,6 +241,7 @@ def _run_rank(loop_config: dict[str, Any]) -> None:
     config = loop_config["config"]
     is_first = os.environ["RANK"] == "0"
     reports = loop_config["reports"]
+    reports.put(ray.get_runtime_context().current_actor)
     config["report"] = reports.put if is_first else lambda report: None
     loop_config["function"](config)
 
@@ -246,11 +254,20 @@ def _fit(trainer: Any, failures: list[Exception]) -> None:
 
 
 def _pass_on(
-    reports: Queue, on_report: Callable[[Mapping[str, Json]], None], *, timeout_seconds: float
+    reports: Queue,
+    ranks: list[ActorHandle],
+    on_report: Callable[[Mapping[str, Json]], None],
+    *,
+    timeout_seconds: float,
 ) -> None:
+    """Pass on what the first rank says; each rank first says which actor it is."""
     try:
         while True:
-            on_report(reports.get(block=timeout_seconds > 0, timeout=timeout_seconds or None))
+            said = reports.get(block=timeout_seconds > 0, timeout=timeout_seconds or None)
+            if isinstance(said, ActorHandle):
+                ranks.append(said)
+            else:
+                on_report(said)
     except Empty:
         return
 

@@ -143,6 +143,8 @@ def _make_repeatable(config: TrainConfig) -> None:
     torch.manual_seed(config.seed)
     # a warning where a kernel has no repeatable form, which only happens on GPUs
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # that mode also overwrites all memory that it asks for: a tenth of the time, for nothing
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _steps_per_epoch(dataset: OpenLoader, config: TrainConfig) -> int:

@@ -147,6 +147,7 @@ def test_the_dashboard_shows_the_champion_and_gives_its_place_back(
         assert browser.get("/models").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", range(TRIALS))
 def test_whatever_is_killed_while_it_retrains_there_is_one_champion_and_nothing_is_doubled(
     operated: Operated, first: DecisionRecord, trial: int

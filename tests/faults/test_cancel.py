@@ -112,6 +112,7 @@ def test_a_cancelled_training_leaves_no_rank(
     assert_that_nothing_is_left(run)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_on_a_ray_head_that_runs_share_a_cancelled_run_leaves_no_task_actor_or_resource(
     starter: Starter, tmp_path: Path, training_recipe: Path

@@ -15,6 +15,7 @@ from mmcore.ingest.generate import make_corpus
 RECIPE = str(Path(__file__).parents[2] / "configs/recipes/generated_data.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_flow_killed_while_shards_are_written_leaves_nothing_and_goes_on(tmp_path: Path) -> None:
     make_corpus(str(tmp_path / "corpus"), num_samples=300, seed=2)

@@ -1,6 +1,7 @@
 """Under Prefect: its Cancel button leaves nothing, and without its server no work is lost."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import processes
 import pytest
-from prefect_server import PrefectServer
+from prefect_server import PrefectServer, start_server
 from slow_recipe import SUPPORT, Starter, write_slow_recipe
 from toy import hashes
 
 from mmcore.core.runs import list_runs, read_events
+from mmcore.executors.local import free_port
 from mmcore.storage import TEMPORARY_PREFIX
 from mmcore.telemetry.prefect import PrefectApi
 
@@ -72,7 +74,10 @@ def has_happened(root: Path, kind: str, step: str) -> bool:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("how", "executor"), [("button", "ray"), ("mm cancel", "local")])
+@pytest.mark.parametrize(
+    ("how", "executor"),
+    [pytest.param("button", "ray", marks=pytest.mark.slow), ("mm cancel", "local")],
+)
 def test_a_flow_that_is_cancelled_ends_as_cancelled_and_leaves_nothing(
     worker: str, api: PrefectApi, starter: Starter, tmp_path: Path, how: str, executor: str
 ) -> None:
@@ -117,6 +122,7 @@ def test_a_flow_that_is_cancelled_ends_as_cancelled_and_leaves_nothing(
     assert resumed["clean"] >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_prefect_server_that_is_killed_during_a_run_loses_no_work_and_doubles_none(
     starter: Starter, tmp_path: Path
@@ -137,6 +143,40 @@ def test_a_prefect_server_that_is_killed_during_a_run_loses_no_work_and_doubles_
     started = time.monotonic()
     flow.finish(seconds=300)
     assert time.monotonic() - started < 240
+    assert_that_each_step_was_made_once(starter, recipe, root, tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_prefect_server_that_is_wiped_during_a_run_loses_no_work_and_doubles_none(
+    starter: Starter, tmp_path: Path
+) -> None:
+    recipe, root = write_slow_recipe(tmp_path), tmp_path / "root"
+    home, port = tmp_path / "prefect", free_port()
+    home.mkdir()
+    server = start_server(home, port)
+    known = PrefectServer(f"http://127.0.0.1:{port}/api", str(home / "client"))
+    try:
+        flow = starter.run(
+            recipe, root, "--workers", "1", "--executor", "local", command=("pipelines",),
+            environment=known.environment(),
+        )  # fmt: skip
+        flow.wait_for("task_finished", "clean", seconds=240)
+        server.kill()
+        server.wait()
+        shutil.rmtree(home / "server")
+        server = start_server(home, port)  # it has never heard of the flow run
+        flow.finish(seconds=300)
+        assert_that_each_step_was_made_once(starter, recipe, root, tmp_path / "whole")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def assert_that_each_step_was_made_once(
+    starter: Starter, recipe: Path, root: Path, elsewhere: Path
+) -> None:
+    """Finish what a run left, and compare it with a run that nobody disturbed."""
     again = starter.run(recipe, root, "--workers", "1")
     assert again.finish() in (0, 4), again.said()
     made = [
@@ -146,6 +186,6 @@ def test_a_prefect_server_that_is_killed_during_a_run_loses_no_work_and_doubles_
         if event["kind"] == "step_finished"
     ]
     assert len(made) == len(set(made)) == 7
-    whole = starter.run(recipe, tmp_path / "whole", "--workers", "1")
+    whole = starter.run(recipe, elsewhere, "--workers", "1")
     assert whole.finish() == 0
-    assert hashes(root) == hashes(tmp_path / "whole")
+    assert hashes(root) == hashes(elsewhere)

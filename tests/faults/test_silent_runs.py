@@ -94,6 +94,7 @@ def test_a_killed_run_is_shown_as_died_and_its_lease_passes_on(
         assert current_holder(lease_url(str(root), "slow")) is None
 
 
+@pytest.mark.slow
 def test_a_run_that_was_frozen_loses_its_place_and_ends_when_it_wakes_up(
     starter: Starter, tmp_path: Path, whole: dict[str, str]
 ) -> None:

@@ -72,6 +72,9 @@ def test_a_flow_that_takes_too_long_is_ended_and_has_failed(
         f"name: texts\nrecipe: {project}/texts.yaml\ntimeout_seconds: 0.01\n"
         f"alerts: {{to: ['{receiver.url}']}}\n"
     )
+    recipe = project / "texts.yaml"
+    slow = "{slow: {use: slow_stages.Slow, seconds: 1}}"
+    recipe.write_text(recipe.read_text().replace("{repair_caption: }", slow))
     state = run_flow(flows.prepare_data, policy=str(project / "d.yaml"))
     assert (state.type, state.name) == ("FAILED", "TimedOut")
     assert "timeout_seconds=0.01" in state.message

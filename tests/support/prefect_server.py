@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -33,10 +34,8 @@ class PrefectServer:
         }
 
 
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    home = tmp_path_factory.mktemp("prefect")
-    port = free_port()
+def start_server(home: Path, port: int) -> "subprocess.Popen[bytes]":
+    """Start a server whose database lies below `home`, and wait until it answers."""
     environment = os.environ | {
         "PREFECT_HOME": str(home / "server"),
         "PREFECT_SERVER_API_AUTH_STRING": AUTH,
@@ -45,20 +44,28 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    (home / "server").mkdir()
-    with (home / "log").open("wb") as log:
+    (home / "server").mkdir(exist_ok=True)
+    with (home / "log").open("ab") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, preexec_fn=die_with_parent
         )
+    deadline = time.monotonic() + 180
+    with PrefectApi(f"http://127.0.0.1:{port}/api", AUTH) as api:
+        while not api.healthy():
+            assert process.poll() is None, (home / "log").read_text()[-3000:]
+            assert time.monotonic() < deadline, (home / "log").read_text()[-3000:]
+            time.sleep(0.5)
+    return process
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    home = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    process = start_server(home, port)
     server = PrefectServer(f"http://127.0.0.1:{port}/api", str(home / "client"))
     os.mkdir(server.home)
     try:
-        deadline = time.monotonic() + 180
-        with PrefectApi(server.url, AUTH) as api:
-            while not api.healthy():
-                assert process.poll() is None, (home / "log").read_text()[-3000:]
-                assert time.monotonic() < deadline, (home / "log").read_text()[-3000:]
-                time.sleep(0.5)
         yield server
     finally:
         process.terminate()
