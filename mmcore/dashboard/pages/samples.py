@@ -32,7 +32,7 @@ from mmcore.dashboard.pages import media
 from mmcore.dashboard.templating import render
 from mmcore.errors import MmError
 
-PAGE_SIZE = 24
+PAGE_SIZE = 30
 _MAX_OPTIONS = 300
 _SELECTS = (
     ("split", "Any split"),
