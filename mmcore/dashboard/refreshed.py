@@ -1,5 +1,6 @@
 """A value that takes long to read, read in the background: a page shows what is known already."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Generic, TypeVar
 from mmcore.errors import MmError
 
 Value = TypeVar("Value")
+_TOO_OLD = 6.0
+"""Times `max_age_seconds`: nobody has asked for so long that what is known may mislead."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,17 @@ class Refreshed(Generic[Value]):
         self._num_asked = self._num_done = 0
 
     def get(self, wait_seconds: float = 0.0) -> Known[Value]:
-        """Return what is known, after at most `wait_seconds` if nothing is or it was dropped."""
-        deadline = time.monotonic() + wait_seconds
+        """Return what is known, after at most `wait_seconds` if nothing is, or nothing of now."""
+        now = time.monotonic()
         with self._lock:
-            if not self._loaded_at or time.monotonic() - self._loaded_at > self._max_age:
+            before = self._loaded_at
+            age = now - before if before else math.inf
+            if age > self._max_age:
                 self._start()
-            while not self._loaded_at and (left := deadline - time.monotonic()) > 0:
+            while age > _TOO_OLD * self._max_age and self._loaded_at == before:
+                left = now + wait_seconds - time.monotonic()
+                if left <= 0:
+                    break
                 self._finished.wait(left)
             return Known(self._value, self._error, not self._loaded_at and self._value is None)
 

@@ -21,7 +21,7 @@ from mmcore.operate.connection import read_services, running_services
 from mmcore.recipe.retrain import DecisionRecord, list_decisions
 
 _NUM_RUNNING, _NUM_FAILED, _NUM_LATEST, _NUM_ARRIVED = 8, 4, 6, 6
-_WAIT_SECONDS = 0.05
+_WAIT_SECONDS = 0.3
 _LATELY = timedelta(days=2)
 """For how long a failure stays on the page when a later run went well."""
 logger = logging.getLogger(__name__)
