@@ -207,21 +207,27 @@ def _make_trainer(loop_config: dict[str, Any], *, num_ranks: int, scratch: str) 
     # Ray Train takes seconds to load, and data work does without
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (
         PlacementGroupCleanerCallback,
     )
 
-    class Trainer(TorchTrainer):  # type: ignore[misc]
-        """Without the actor that outlives its driver, and that ends only where a dashboard runs.
+    # a process of seconds to start as well; a run that is preempted goes on from its commits
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
-        It removes the placement group of a controller that was killed. So does Ray itself.
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        """Without two actors, each of which takes seconds to start.
+
+        One serves datasets of Ray Data, and ours are shards. The other removes the placement group
+        of a controller that was killed, as Ray itself does; it outlives its driver, and ends only
+        where a dashboard runs.
         """
 
         def _create_default_callbacks(self) -> list[Any]:
             return [
                 callback
                 for callback in super()._create_default_callbacks()
-                if not isinstance(callback, PlacementGroupCleanerCallback)
+                if not isinstance(callback, DatasetsCallback | PlacementGroupCleanerCallback)
             ]
 
     use_gpu = ray.cluster_resources().get("GPU", 0) >= num_ranks
