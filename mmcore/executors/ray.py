@@ -102,10 +102,12 @@ class RayExecutor:
         except BaseException:
             # what is left of the gang ends with the connection; but Ray ends the whole process, in
             # the middle of cleaning up, when a thread still waits for a cluster that it has left
-            for rank in ranks:
-                ray.kill(rank)
-            thread.join(_CANCEL_SECONDS if ranks else 0.0)
-            self.close()
+            try:
+                for rank in ranks:
+                    ray.kill(rank)
+                thread.join(_CANCEL_SECONDS if ranks else 0.0)
+            finally:  # also where the cluster is gone
+                self.close()
             raise
         finally:
             if self._is_connected:

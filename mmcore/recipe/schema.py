@@ -45,7 +45,8 @@ class RetrainSection(Section):
     """The weights that training starts from."""
     overrides: tuple[str, ...] = ()
     """Settings of the recipe for a retraining: `train.epochs=6`. The first training, and one on a
-    dataset that is made from the ground up, are as the recipe says."""
+    dataset that is made from the ground up, are as the recipe says;
+    with `start: scratch` only the latter is."""
 
 
 class Recipe(Section):

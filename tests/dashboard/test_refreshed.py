@@ -39,7 +39,7 @@ def test_who_will_not_wait_gets_what_is_known(count: Callable[[], int]) -> None:
     known = Refreshed(read, max_age_seconds=0.001)
     assert known.get(wait_seconds=30).value == 1
     may_read.clear()
-    time.sleep(0.05)
+    time.sleep(0.05)  # far more than it may age
     assert known.get().value == 1
     assert known.get(wait_seconds=0.1).value == 1
     may_read.set()

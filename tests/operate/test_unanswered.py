@@ -63,7 +63,7 @@ class Told:
         return self.api.flow_runs(tags=[f"dataset:{self.name}"])
 
     def wait_for_runs(self, number: int) -> list[FlowRun]:
-        wait_until(lambda: len(self.runs()) >= number, seconds=120, what=f"{number} flow runs")
+        wait_until(lambda: len(self.runs()) == number, seconds=120, what=f"{number} flow runs")
         return self.runs()
 
 
