@@ -11,7 +11,7 @@ from mmcore.cli.dispatch import new_app
 from mmcore.cli.options import DEFAULT_ROOT, NOTHING_TO_DO, AsJson, Root, print_json, say
 from mmcore.errors import ConfigError
 from mmcore.recipe.execute import absolute_root
-from mmcore.register.ledger import PROMOTED, Entry, crown, reconcile
+from mmcore.register.ledger import PROMOTED, Entry, crown, history, reconcile
 
 app = new_app()
 
@@ -43,6 +43,8 @@ def promote(
     registry = ModelRegistry(root)
     if reconcile(registry, root, name) == int(number):
         say(f"nothing to do: {version} is the champion already")
+        if as_json:
+            print_entry(history(root, name)[-1], as_json=True)
         return NOTHING_TO_DO
     entry = crown(registry, root, name, int(number), kind=PROMOTED, why=why, by=person())
     print_entry(entry, as_json=as_json)

@@ -1,7 +1,10 @@
-"""Where the boxes and lines of a run's graph go; the template draws them as SVG."""
+"""Where the boxes and lines of a run's graph go, and what a box says; the template draws them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from mmcore.dashboard.progress import DONE, RUNNING, SKIPPED, WAITING, StepState
+from mmcore.dashboard.templating import duration, number, percent, words
 
 NODE_WIDTH, NODE_HEIGHT = 106, 64
 _GAP_X, _GAP_Y, _MARGIN = 16, 12, 2
@@ -56,6 +59,25 @@ def draw(inputs: Mapping[str, Sequence[str]]) -> Drawing:
     ]
     width = 2 * _MARGIN + len(by_column) * NODE_WIDTH + max(0, len(by_column) - 1) * _GAP_X
     return Drawing(width, height, list(boxes.values()), lines)
+
+
+def notes(step: StepState, now: float) -> list[str]:
+    """Return the one or two lines below a step's name, `now` seconds after the run began."""
+    if step.status == DONE:
+        kept = [f"{number(step.counts['kept'])} kept"] if step.counts.get("found") else []
+        return [*kept, duration(step.seconds)]
+    if step.status == RUNNING:
+        if step.share is None:
+            return [duration(step.elapsed(now))]
+        remaining = step.remaining(now)
+        left = [] if remaining is None else [f"{duration(remaining)} left"]
+        return [percent(step.share, 0), *left]
+    if step.status == SKIPPED:
+        return ["there already"]
+    if step.status == WAITING:
+        seconds = step.estimated_seconds
+        return [f"about {duration(seconds)}" if seconds else "waits"]
+    return [words(step.status)]
 
 
 def _direct(

@@ -58,6 +58,8 @@ def test_promoting_the_champion_does_nothing_and_says_so(
     assert again.code == 4
     assert "stamps/2 is the champion already" in again.err
     assert len(history(root, "stamps")) == 1
+    told = mm("promote", "stamps/2", "--why", "again", "--root", root, "--json")
+    assert (told.code, told.json()["version"], told.json()["why"]) == (4, 2, "the first")
 
 
 def test_rollback_gives_the_place_back_step_by_step(

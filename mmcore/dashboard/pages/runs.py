@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from mmcore.core.runs import ENDED, cancel_request, effective_status, load_run, request_cancel
-from mmcore.dashboard.dag import NODE_HEIGHT, NODE_WIDTH, draw
+from mmcore.dashboard.dag import NODE_HEIGHT, NODE_WIDTH, draw, notes
 from mmcore.dashboard.index.runs import RunIndex
 from mmcore.dashboard.prefect_view import PrefectView
 from mmcore.dashboard.progress import (
@@ -222,6 +222,7 @@ def _live_values(run: Mapping[str, Any], status: str, progress: RunProgress) -> 
         "num_workers": num_workers,
         "cost": sum(cost for cost in costs if cost is not None),
         "drawing": drawing,
+        "notes": notes,
         "node_width": NODE_WIDTH,
         "node_height": NODE_HEIGHT,
         "cancel": cancel_request(run["url"]) if status in ("cancelling", "cancelled") else None,
