@@ -41,7 +41,14 @@ def end_to_end(
     loaded = load_recipe(recipe, overrides=overrides)
     plan = plan_recipe(loaded, root=root)
     if plan.to_run:
-        _run_flow(recipe, root=root, overrides=overrides, executor=executor, workers=workers)
+        _run_flow(
+            recipe,
+            root=root,
+            overrides=overrides,
+            executor=executor,
+            workers=workers,
+            dataset=loaded.recipe.name,
+        )
         plan = plan_recipe(loaded, root=root)
         code = 0
     else:
@@ -52,7 +59,9 @@ def end_to_end(
     raise typer.Exit(code)
 
 
-def _run_flow(recipe: str, *, root: str, overrides: list[str], executor: str, workers: int) -> None:
+def _run_flow(
+    recipe: str, *, root: str, overrides: list[str], executor: str, workers: int, dataset: str
+) -> None:
     for name, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -63,8 +72,10 @@ def _run_flow(recipe: str, *, root: str, overrides: list[str], executor: str, wo
         os.environ.setdefault(name, value)
     if "PREFECT_HOME" in os.environ:  # it makes the folder itself, but not those above it
         os.makedirs(os.environ["PREFECT_HOME"], exist_ok=True)
+    from prefect import tags
     from prefect.exceptions import CancelledRun, TerminationSignal
 
+    from mmcore.operate.prefect_yaml import dataset_tag
     from pipelines import flows
     from pipelines.server import ensure_api
 
@@ -73,7 +84,8 @@ def _run_flow(recipe: str, *, root: str, overrides: list[str], executor: str, wo
         recipe, root=root, overrides=overrides, executor=executor, workers=workers
     )
     try:
-        asyncio.run(flow)
+        with tags(dataset_tag(dataset)):
+            asyncio.run(flow)
     except (CancelledRun, TerminationSignal) as error:
         raise RunCancelled(*(["SIGTERM"] if isinstance(error, TerminationSignal) else [])) from None
 

@@ -11,6 +11,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.context import TagsContext
 from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
@@ -72,8 +73,11 @@ async def run_steps(
         )
         for planned in plan.steps:
             # a task per step: tens per run; shards are Ray's, and Prefect never sees them
-            step: Any = run_step.with_options(task_run_name=planned.name, tags=[planned.name])
-            state = await step(planned.name, of=_Steps(run, plan, thread), return_state=True)
+            step: Any = run_step.with_options(task_run_name=planned.name)
+            # without the tags of the flow: for each tag of a task Prefect asks its server for a
+            # slot, and waits two seconds when SQLite is busy
+            with TagsContext(current_tags=set()):
+                state = await step(planned.name, of=_Steps(run, plan, thread), return_state=True)
             where.stop.check()
             await state.aresult()
             if is_enough is not None and is_enough(run.artifacts):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect import tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.testing.utilities import prefect_test_harness
@@ -64,6 +65,25 @@ def test_a_flow_runs_each_step_as_one_task_and_leaves_a_markdown_artifact_of_eac
     assert tasks == sorted(STEPS)
     assert artifacts == sorted(f"texts-{step}" for step in STEPS)
     assert (Path(summary["dataset_url"]) / "manifest.json").exists()
+
+
+async def _tags(flow_run_name: str) -> tuple[list[str], list[list[str]]]:
+    async with get_client() as client:
+        runs = [run for run in await client.read_flow_runs() if run.name == flow_run_name]
+        only_it = FlowRunFilter(id=FlowRunFilterId(any_=[runs[0].id]))
+        tasks = await client.read_task_runs(flow_run_filter=only_it)
+        return runs[0].tags, [task.tags for task in tasks]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_flow_has_the_tag_of_its_dataset_and_its_tasks_ask_for_no_slot_of_it(
+    recipe: str, tmp_path: Path
+) -> None:
+    with tags("dataset:texts"):
+        asyncio.run(flows.end_to_end(recipe, root=str(tmp_path), executor="local", workers=1))
+    of_flow, of_tasks = asyncio.run(_tags("end-to-end texts"))
+    assert of_flow == ["dataset:texts"]
+    assert of_tasks == [[]] * len(STEPS)
 
 
 @pytest.mark.usefixtures("server")
