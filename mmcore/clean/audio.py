@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmcore.clean.measured import Measured
+from mmcore.core.measured import Measured
 from mmcore.media.audio import (
     MAX_SECONDS,
     AudioHeader,
@@ -84,6 +84,7 @@ class MinMaxSeconds(Measured):
 
     reads = ("audio",)
     stores = ("audio_seconds",)
+    limits = ("min_seconds", "max_seconds")
     min_seconds: float = 0.1
     max_seconds: float = 60.0
 
@@ -108,6 +109,7 @@ class MinMaxRate(Measured):
 
     reads = ("audio",)
     stores = ("audio_rate_hz",)
+    limits = ("min_rate_hz", "max_rate_hz")
     min_rate_hz: int = 8_000
     """Half of it is the highest pitch that a sound can hold; resampling adds nothing."""
     max_rate_hz: int = 192_000
@@ -133,6 +135,7 @@ class MaxChannels(Measured):
 
     reads = ("audio",)
     stores = ("audio_channels",)
+    limits = ("max_channels",)
     max_channels: int = 2
 
     def measure(self, sample: Sample) -> Sample:
@@ -155,6 +158,7 @@ class Silent(Measured):
 
     reads = ("audio",)
     stores = ("audio_rms_dbfs",)
+    limits = ("min_rms_dbfs",)
     min_rms_dbfs: float = -60.0
 
     def measure(self, sample: Sample) -> Sample:
@@ -178,6 +182,7 @@ class Clipped(Measured):
     """
 
     reads = ("audio",)
+    limits = ("max_fraction",)
     clip_level: float = _CLIP_LEVEL
     """Of full scale; what reaches it counts as clipped."""
     max_fraction: float | None = None
@@ -211,6 +216,7 @@ class Noisy(Measured):
 
     reads = ("audio",)
     stores = ("audio_snr_db",)
+    limits = ("min_snr_db",)
     min_snr_db: float | None = None
     """None drops nothing: music and steady sounds have no pauses to tell noise by."""
 

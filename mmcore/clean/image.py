@@ -6,7 +6,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from mmcore.clean.measured import Measured
+from mmcore.core.measured import Measured
 from mmcore.media.animation import count_frames
 from mmcore.media.image import (
     MAX_PIXELS,
@@ -38,6 +38,8 @@ class DecodeImage(Measured):
     reads = ("image",)
     # image_frames is stored by nothing that has not decoded
     stores = (*_SIZE, "image_frames")
+    limits = ("max_pixels", "max_side", "animated")
+    guards = ("max_pixels", "max_side")
     max_pixels: int = MAX_PIXELS
     """Held against the header, before anything is decoded."""
     max_side: int = MAX_SIDE
@@ -88,6 +90,7 @@ class MaxMegapixels(Measured):
 
     reads = ("image",)
     stores = _SIZE
+    limits = ("max_megapixels",)
     max_megapixels: float = 24.0
 
     def measure(self, sample: Sample) -> Sample:
@@ -111,6 +114,7 @@ class MinSide(Measured):
 
     reads = ("image",)
     stores = _SIZE
+    limits = ("min_side",)
     min_side: int = 32
     """Of the shorter side, in pixels."""
 
@@ -131,6 +135,7 @@ class MaxAspect(Measured):
     code_version = 2
     reads = ("image",)
     stores = ("image_aspect",)
+    limits = ("max_aspect",)
     max_aspect: float = 4.0
 
     def measure(self, sample: Sample) -> Sample:
@@ -155,6 +160,7 @@ class Flatness(Measured):
     code_version = 2
     reads = ("image",)
     stores = ("image_std",)
+    limits = ("min_std",)
     min_std: float = 2.0
 
     def measure(self, sample: Sample) -> Sample:
@@ -180,6 +186,7 @@ class Blurred(Measured):
 
     reads = ("image",)
     stores = ("image_sharpness",)
+    limits = ("min_sharpness",)
     min_sharpness: float | None = None
     """None drops nothing: what is sharp depends on what the pictures show."""
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mmcore.clean.measured import declare_optional, without_scores
+from mmcore.core.measured import declare_optional, without_scores
 from mmcore.core.stage import Stage, Worker
 from mmcore.errors import ConfigError
 from mmcore.sample import MODALITIES, Dropped, Outcome, Sample, modality_of
@@ -15,6 +15,7 @@ from mmcore.sample import MODALITIES, Dropped, Outcome, Sample, modality_of
 class RequireParts(Stage):
     """Drop samples that lack a modality: `image_missing`, `text_missing`, ..."""
 
+    rewrites = ()
     required: tuple[str, ...] = ()
     """Modalities: `image`, `text`, `audio`, `video`. The first that is missing is the reason."""
     optional: tuple[str, ...] = ()
@@ -53,6 +54,7 @@ class RequireParts(Stage):
 class KeepValues(Stage):
     """Keep samples whose metadata field has one of some values: `<field>_not_wanted` otherwise."""
 
+    rewrites = ()
     field: str
     values: tuple[str, ...]
     """Numbers and truth values are compared as they are written in JSON: `3`, `true`."""
@@ -77,6 +79,7 @@ class KeepValues(Stage):
 class KeepParts(Stage):
     """Leave out the parts of other modalities, so that all samples have the same ones."""
 
+    rewrites = ()
     modalities: tuple[str, ...]
     """`image`, `text`, `audio`, `video`."""
 
@@ -99,6 +102,7 @@ class KeepCaptions(Stage):
     declares. Of a longer tag (`en-GB`) the first piece is compared.
     """
 
+    rewrites = ("text",)
     languages: tuple[str, ...]
     """Wanted, the dearest first."""
     several: Literal["first", "all"] = "first"

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from mmcore.clean.measured import captions_of, with_caption
+from mmcore.clean.captions import captions_of, with_caption
 from mmcore.clean.personal import KINDS, PersonalKind, find_personal, mask_personal
 from mmcore.core.stage import Stage, Worker
 from mmcore.sample import Dropped, Outcome, Sample
@@ -21,6 +21,7 @@ class MaskPii(Stage):
     """
 
     reads = ("text",)
+    rewrites = ("text",)
     kinds: tuple[PersonalKind, ...] = KINDS
     then: Literal["mask", "drop", "count"] = "mask"
     """`drop` refuses samples in which anything was found, as `caption_pii`; `count` changes

@@ -8,13 +8,8 @@ from functools import lru_cache
 import ftfy
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from mmcore.clean.measured import (
-    Measured,
-    captions_of,
-    is_optional,
-    with_caption,
-    without_bad_part,
-)
+from mmcore.clean.captions import captions_of, with_caption
+from mmcore.core.measured import Measured, is_optional, without_bad_part
 from mmcore.core.stage import Stage, Worker
 from mmcore.media.text import text_of
 from mmcore.sample import Dropped, Outcome, Sample
@@ -53,6 +48,7 @@ class RepairCaption(Stage):
 
     code_version = 2
     reads = ("text",)
+    rewrites = ("text",)
     max_chars: int = 2_000
     """Of the repaired caption. Longer ones are pages, not captions: cutting would keep a part
     that may say nothing of the picture."""
@@ -97,15 +93,14 @@ class CaptionLanguage(Measured):
 
     reads = ("text",)
     stores = ("language_confidence",)
+    stores_meta = ("detected_language",)
+    limits = ("languages", "min_confidence", "meta_field")
     languages: tuple[str, ...] = ()
     """ISO 639 codes to keep, `en`; of a longer code (`en_GB`) the first piece is compared."""
     min_confidence: float = 0.5
     """A guess below it drops nothing. A declared language is not a guess."""
     meta_field: str = "language"
     """Where the metadata declares a language."""
-
-    def is_measured(self, sample: Sample) -> bool:
-        return super().is_measured(sample) and "detected_language" in sample.meta
 
     def measure(self, sample: Sample) -> Sample:
         guess, confidence = _identifier().classify(text_of(sample))

@@ -5,7 +5,7 @@ A video is decoded once, to small gray frames, from which everything is measured
 
 from dataclasses import dataclass
 
-from mmcore.clean.measured import Measured
+from mmcore.core.measured import Measured
 from mmcore.media.scenes import black_fraction, count_cuts, motion
 from mmcore.media.video import (
     MAX_FRAME_PIXELS,
@@ -85,6 +85,7 @@ class VideoSeconds(Measured):
 
     reads = ("video",)
     stores = _FACTS
+    limits = ("min_seconds", "max_seconds")
     min_seconds: float = 0.5
     max_seconds: float = 600.0
 
@@ -108,6 +109,7 @@ class FrameRate(Measured):
 
     reads = ("video",)
     stores = _FACTS
+    limits = ("min_fps", "max_fps")
     min_fps: float = 5.0
     max_fps: float = 120.0
 
@@ -133,6 +135,7 @@ class StillVideo(Measured):
 
     reads = ("video",)
     stores = ("video_motion",)
+    limits = ("min_motion",)
     min_motion: float = 0.1
     """A still picture as a video has 0, one with the noise of a codec less than this."""
 
@@ -152,6 +155,7 @@ class SceneCuts(Measured):
 
     reads = ("video",)
     stores = ("video_cuts",)
+    limits = ("max_cuts",)
     max_cuts: int | None = None
     """None drops nothing; 0 keeps videos of a single shot."""
 
@@ -174,6 +178,7 @@ class BlackVideo(Measured):
 
     reads = ("video",)
     stores = ("video_black_fraction",)
+    limits = ("max_fraction",)
     max_fraction: float = 0.5
 
     def measure(self, sample: Sample) -> Sample:

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from mmcore.clean.measured import Measured, declare_optional, is_optional, without_bad_part
 from mmcore.clean.parts import RequireParts
+from mmcore.core.measured import Measured, declare_optional, is_optional, without_bad_part
 from mmcore.core.rows import Row
 from mmcore.core.stage import Stage, rule_name
 from mmcore.errors import SampleError

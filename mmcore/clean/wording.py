@@ -9,7 +9,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmcore.clean.measured import Measured, captions_of, with_caption
+from mmcore.clean.captions import captions_of, with_caption
+from mmcore.core.measured import Measured
 from mmcore.core.stage import Stage, Worker
 from mmcore.media.text import text_of
 from mmcore.sample import Dropped, Outcome, Sample
@@ -66,6 +67,7 @@ class CaptionLength(Measured):
 
     reads = ("text",)
     stores = ("caption_chars", "caption_words")
+    limits = ("min_chars", "max_chars", "min_words", "max_words")
     min_chars: int = 1
     max_chars: int = 2_000
     min_words: int = 1
@@ -99,6 +101,7 @@ class CaptionRepetition(Measured):
 
     reads = ("text",)
     stores = ("caption_repeated_words", "caption_repeated_chars", "caption_repeated_lines")
+    limits = ("max_words", "max_chars", "max_lines")
     max_words: float = 0.7
     """Of a cry said three times, "Fire! Fire! Fire!", less is repeated."""
     max_chars: float = 0.7
@@ -146,6 +149,7 @@ class CaptionSymbols(Measured):
         "caption_symbol_fraction",
         "caption_digit_fraction",
     )
+    limits = ("max_symbols", "max_digits")
     max_symbols: float = 0.5
     max_digits: float = 0.8
 
@@ -178,6 +182,7 @@ class RemoveRepeatedLines(Stage):
     """
 
     reads = ("text",)
+    rewrites = ("text",)
 
     def build(self) -> Worker:
         def remove(sample: Sample) -> Outcome:

@@ -99,7 +99,7 @@ class Run:
             self._say("step_skipped", name, fingerprint=fingerprint, url=url)
             return self._done(name, Artifact(url, manifest), was_cached=True, started=started)
         context = TaskContext(
-            inputs=self.graph.inputs(step, self.artifacts, self.ground),
+            inputs=self.graph.inputs(step, self.artifacts, self.ground, self.root),
             output_url=url,
             root=self.root,
             fingerprint=fingerprint,

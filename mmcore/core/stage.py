@@ -48,6 +48,9 @@ class Stage(Component):
     reads: ClassVar[tuple[str, ...]] = ()
     """The modalities whose bytes it looks at: `image`, `text`, `audio`, `video`. None by default:
     metadata alone is cheap."""
+    rewrites: ClassVar[tuple[str, ...] | None] = None
+    """The modalities whose parts it may replace; None stands for any. Scores that were measured
+    before it of a part that was replaced are not taken over by a later run."""
 
     def build(self) -> Worker:
         """Return the function that does it; models and tables are loaded here, once per worker.
@@ -81,4 +84,13 @@ def rule_name(component: Component) -> str:
     >>> rule_name(MinSide())  # doctest: +SKIP
     'min_side'
     """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(component).__name__).lower()
+    return class_rule(type(component).__name__)
+
+
+def class_rule(name: str) -> str:
+    """Return the short name of a class, whatever module it is named in.
+
+    >>> class_rule("mmcore.clean.image.MinSide")
+    'min_side'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.rpartition(".")[2]).lower()

@@ -34,6 +34,9 @@ class Inputs:
     history: tuple[Mapping[str, Artifact], ...] = ()
     """What earlier increments of the dataset made, by step, the first increment first. Given to
     steps that grow; empty for the first increment."""
+    directory: str = ""
+    """Where all artifacts of the step lie, of whatever configuration. What is found there may save
+    work and must not change what is written."""
 
     def __getitem__(self, step: str) -> Artifact:
         return self.artifacts[step]

@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass
 
-import pytest
-
-from mmcore.clean.measured import (
+from mmcore.core.measured import (
     Measured,
-    captions_of,
     declare_optional,
     is_optional,
-    with_caption,
     without_bad_part,
     without_scores,
 )
@@ -23,6 +19,7 @@ class MinBytes(Measured):
 
     reads = ("image",)
     stores = ("image_bytes",)
+    limits = ("min_bytes",)
     min_bytes: int = 10
 
     def measure(self, sample: Sample) -> Sample:
@@ -103,17 +100,3 @@ def test_only_scores_of_the_modality_are_forgotten() -> None:
         "pii_email",
     }
     assert without_scores(sample, "text").scores.keys() == {"image_bytes", "pii_email"}
-
-
-def test_captions_come_in_order_and_one_that_is_no_text_is_refused() -> None:
-    parts = {"fr.txt": Part(data=b"Un chat"), "en.txt": Part(data=b"A cat"), "png": Part()}
-    sample = Sample("a", parts=parts)
-    assert captions_of(sample) == (sample, {"en.txt": "A cat", "fr.txt": "Un chat"})
-    with pytest.raises(SampleError):
-        captions_of(sample.with_part("de.txt", b"\xff"))
-
-
-def test_caption_that_did_not_change_keeps_its_part_and_scores() -> None:
-    sample = Sample("a", parts={"txt": Part(data=b"A cat")}, scores={"caption_chars": 5.0})
-    assert with_caption(sample, "txt", "A cat") is sample
-    assert with_caption(sample, "txt", "A dog").scores == {}

@@ -2,13 +2,14 @@
 
 A stage of this kind measures a part once and stores the scores on the sample, kept or not; its
 decision reads scores and metadata alone. So a limit can move without anything being decoded
-again (`whatif.py`), and a stage whose scores are there already (`measure_image`, `measure_audio`,
-...) decodes nothing.
+again: scores that an earlier run stored are taken over (`memory.py`), and what other limits would
+keep can be asked. A stage whose scores are there already (`measure_image`, ...) decodes nothing.
 
     @dataclass(frozen=True, kw_only=True)
     class MinSide(Measured):
         reads = ("image",)
         stores = ("image_width", "image_height")
+        limits = ("min_side",)
         min_side: int = 32
 
         def measure(self, sample: Sample) -> Sample: ...
@@ -20,8 +21,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from mmcore.core.stage import Stage, Worker
+from mmcore.core.step import fingerprint_of
 from mmcore.errors import SampleError
-from mmcore.media.text import decode_text
 from mmcore.sample import Dropped, Outcome, Quarantined, Sample, modality_of
 
 DROPPED_PARTS = "dropped_parts"
@@ -36,14 +37,29 @@ _PREFIXES = {
     "text": ("caption_", "language_"),
 }
 _OPTIONAL = ("", "optional")
+FAILURE = "measuring_failed"
+"""Under it, in the scratch of a part: the reason and the detail of a failure that is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Stage):
-    """Measures the first part of one modality; samples without one pass through."""
+    """Measures the first part of one modality; samples without one pass through.
 
+    What is measured follows from the bytes of that part and the fields that are no `limits`, and
+    from nothing else. A score means the same whichever stage stores it.
+    """
+
+    rewrites = ()
     stores: ClassVar[tuple[str, ...]] = ()
     """The scores that `measure` adds. A sample that has them all is not measured again."""
+    stores_meta: ClassVar[tuple[str, ...]] = ()
+    """The metadata that `measure` adds, as text."""
+    limits: ClassVar[tuple[str, ...]] = ()
+    """The fields that change no score. Another value of theirs measures nothing anew; another value
+    of any other field does."""
+    guards: ClassVar[tuple[str, ...]] = ()
+    """Those of the limits that `measure` holds too: what it refused under one value, it may measure
+    under another."""
 
     def score_names(self) -> tuple[str, ...]:
         """Return `stores`; a stage whose fields change what is measured names other scores."""
@@ -59,7 +75,13 @@ class Measured(Stage):
 
     def is_measured(self, sample: Sample) -> bool:
         """Return whether every score is there."""
-        return all(name in sample.scores for name in self.score_names())
+        has_scores = all(name in sample.scores for name in self.score_names())
+        return has_scores and all(name in sample.meta for name in self.stores_meta)
+
+    def measuring(self) -> str:
+        """Return the identity of what is measured: that of the stage without its limits."""
+        identity = self.identity()
+        return fingerprint_of({name: identity[name] for name in identity.keys() - self.limits})[:16]
 
     def build(self) -> Worker:
         (modality,) = self.reads
@@ -68,7 +90,7 @@ class Measured(Stage):
             while (extension := sample.extension(modality)) is not None:
                 optional = is_optional(sample, modality)
                 try:
-                    measured = sample if self.is_measured(sample) else self.measure(sample)
+                    measured = sample if self.is_measured(sample) else self._measured(sample)
                 except SampleError as error:
                     if not optional:
                         raise
@@ -81,6 +103,12 @@ class Measured(Stage):
             return sample
 
         return check
+
+    def _measured(self, sample: Sample) -> Sample:
+        failed = sample.scratch.get((str(sample.extension(self.reads[0])), FAILURE))
+        if failed is not None:
+            raise SampleError(*failed)
+        return self.measure(sample)
 
 
 def declare_optional(sample: Sample, modalities: tuple[str, ...]) -> None:
@@ -107,31 +135,6 @@ def without_bad_part(sample: Sample, extension: str, reason: str, detail: str = 
     if modality is not None and sample.extension(modality) is not None:
         sample = without_scores(sample, modality)
     return sample.with_scores(**{NUM_DROPPED_PARTS: float(len(named))})
-
-
-def captions_of(sample: Sample) -> tuple[Sample, dict[str, str]]:
-    """Return the texts of a sample, by extension in sorted order, for stages that change them all.
-
-    And the sample: without captions that do not decode where it may do without, else SampleError.
-    """
-    texts = {}
-    for extension in sorted(sample.parts):
-        if modality_of(extension) == "text":
-            try:
-                texts[extension] = decode_text(sample.data(extension))
-            except SampleError as error:
-                if not is_optional(sample, "text"):
-                    raise
-                sample = without_bad_part(sample, extension, error.reason, error.detail)
-    return sample, texts
-
-
-def with_caption(sample: Sample, extension: str, text: str) -> Sample:
-    """Return the sample with a text; where it differs, without what was measured of the old one."""
-    data = text.encode()
-    if data == sample.data(extension):
-        return sample
-    return without_scores(sample.with_part(extension, data), "text")
 
 
 def without_scores(sample: Sample, modality: str) -> Sample:
