@@ -51,6 +51,8 @@ class Summary:
     """Kept after and not before."""
     num_lost: int
     num_unknown: int
+    unknown_because: dict[str, int]
+    """In words, with the number of samples."""
     gained: tuple[Change, ...] = field(repr=False)
     """The first MAX_EXAMPLES."""
     lost: tuple[Change, ...] = field(repr=False)
@@ -80,11 +82,14 @@ def summarize(changes: Iterable[Change]) -> Summary:
     after: Counter[str] = Counter()
     moved: dict[str, list[Change]] = {"gained": [], "lost": [], UNKNOWN: []}
     counts: Counter[str] = Counter()
+    because: Counter[str] = Counter()
     for change in changes:
         before[change.before.reason or KEPT] += 1
         after[change.after.reason or change.after.status] += 1
         kind = _kind(change)
         counts[kind] += 1
+        if kind == UNKNOWN:
+            because[_because(change)] += 1
         if kind in moved and len(moved[kind]) < MAX_EXAMPLES:
             moved[kind].append(change)
     return Summary(
@@ -94,10 +99,19 @@ def summarize(changes: Iterable[Change]) -> Summary:
         num_gained=counts["gained"],
         num_lost=counts["lost"],
         num_unknown=counts[UNKNOWN],
+        unknown_because=dict(sorted(because.items())),
         gained=tuple(moved["gained"]),
         lost=tuple(moved["lost"]),
         unknown=tuple(moved[UNKNOWN]),
     )
+
+
+def _because(change: Change) -> str:
+    """Return why it is not known, in words that follow a number of samples."""
+    rule, reason = change.after.rule, change.before.reason
+    if reason:
+        return f"{reason} before {rule} was asked"
+    return f"kept, and {rule} was never asked"
 
 
 def _kind(change: Change) -> str:

@@ -28,6 +28,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("mmcore.cli.run", "Run a recipe: only what is not done yet"),
     "plan": Command("mmcore.cli.plan", "Show what a run would do, why, and what it would cost"),
+    "whatif": Command("mmcore.cli.whatif", "Say what other limits would keep; decode nothing"),
     "explain": Command("mmcore.cli.explain", "Tell the whole story of one sample"),
     "datasets": Command("mmcore.cli.datasets", "List the versions of datasets"),
     "models": Command("mmcore.cli.models", "List the versions of models"),
