@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mmcore import storage
+from mmcore.clean.parts import RequireParts
 from mmcore.config import Loaded, Path_, Problem, load_config
 from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.graph import Graph
@@ -73,10 +74,11 @@ class _Builder:
         recipe = self.recipe
         layout = self._named(recipe.source.layout, ("source", "layout"), Layout, default="folder")
         split = self._rule(recipe.split, "split", default="group_split", seed=recipe.seed)
+        clean = self._chain(recipe.clean, "clean", "ingest")
         before_split = "clean" if recipe.dedup is None else "dedup"
         steps = [
             self._step("ingest", self._ingest(layout), SCAN_STEP, grows=True),
-            self._step("clean", self._chain(recipe.clean, "clean", "ingest"), "ingest"),
+            self._step("clean", clean, "ingest"),
         ]
         if recipe.dedup is not None:
             rule = self._rule(recipe.dedup, "dedup", default="exact_duplicates")
@@ -94,6 +96,7 @@ class _Builder:
             "seed": recipe.seed,
             "licence": getattr(layout, "licence", ""),
             "together": getattr(split, "together", ()),
+            "optional": _optional(clean),
         }
         shard = self._made(ShardWork, {**defaults, **recipe.shard}, ("shard",))
         directory = f"ds/{recipe.name}"
@@ -164,7 +167,7 @@ class _Builder:
 
     def _chain(
         self, section: Mapping[str, Mapping[str, Any] | None], step: str, samples_from: str
-    ) -> MapWork | None:
+    ) -> MapWork:
         stages = [
             self._named(fields, (step, name), Stage, default=name)
             for name, fields in section.items()
@@ -199,6 +202,12 @@ class _Builder:
 
 def _corpus_work(step: str, samples_from: str, rule: CorpusRule | None) -> CorpusWork | None:
     return None if rule is None else CorpusWork(step=step, samples_from=samples_from, rule=rule)
+
+
+def _optional(clean: MapWork) -> tuple[str, ...]:
+    """Return the modalities that cleaning lets samples do without."""
+    declared = [stage.optional for stage in clean.stages if isinstance(stage, RequireParts)]
+    return declared[-1] if declared else ()
 
 
 def _rule_with_defaults(

@@ -14,9 +14,13 @@ def dataset_card(
     num_shards: Mapping[str, int],
     num_bytes: int,
     extensions: Sequence[str],
+    optional: Sequence[str] = (),
     labels: Mapping[str, int],
 ) -> bytes:
-    """Return the card; `num_samples` and `num_shards` are by split."""
+    """Return the card; `num_samples` and `num_shards` are by split.
+
+    Samples may lack those of the extensions that are `optional`.
+    """
     splits = [split for split in _HF_SPLITS if split in num_samples]
     data_files = [
         line
@@ -40,7 +44,9 @@ def dataset_card(
         "",
         (
             f"{sum(num_samples.values())} samples in {sum(num_shards.values())} WebDataset shards "
-            f"of {num_bytes} bytes. Every sample has the parts {', '.join(extensions)}."
+            f"of {num_bytes} bytes. Every sample has the parts "
+            f"{', '.join(name for name in extensions if name not in optional)}"
+            f"{'; some lack ' + ', '.join(optional) if optional else ''}."
         ),
         f"Licence: {licence or 'not stated'}.",
         "",

@@ -10,7 +10,7 @@ from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.rows import file_record, load_part, read_kept, write_part
 from mmcore.core.step import Inputs, Task, TaskContext, TaskReport
 from mmcore.errors import AccountingError, ConfigError
-from mmcore.sample import Dropped, Json, Outcome, Quarantined, sha256_hex
+from mmcore.sample import MODALITIES, Dropped, Json, Outcome, Quarantined, modality_of, sha256_hex
 from mmcore.shard.card import dataset_card
 from mmcore.shard.document import EXTENSION, Schema, document, schema_of
 from mmcore.shard.earlier import earlier
@@ -48,6 +48,8 @@ class ShardWork:
     parts: tuple[str, ...] = ()
     """The extensions that every sample must have, no more and no less; empty takes the set that
     most samples have. The others are dropped as `parts_differ`."""
+    optional: tuple[str, ...] = ()
+    """Modalities that a sample may lack; a recipe takes those of its `require_parts`."""
     together: tuple[str, ...] = ()
     """What must not be found in two splits, besides `meta:split_group`: `image`, `meta:caption`."""
     step: str = "shard"
@@ -58,10 +60,18 @@ class ShardWork:
         for field in ("samples_per_shard", "max_shard_bytes"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"shard.{field}={getattr(self, field)}; it must be at least 1.")
+        unknown = [name for name in self.optional if name not in MODALITIES]
+        if unknown:
+            raise ConfigError(
+                f"shard.optional names {unknown[0]!r}, which is no modality. "
+                f"Use some of {', '.join(MODALITIES)}."
+            )
 
     def identity(self) -> Mapping[str, Json]:
         fields = asdict(self)
         del fields["runs_in_driver"]
+        if not self.optional:
+            del fields["optional"]
         return {"work": "shard", "code_version": CODE_VERSION, **fields}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
@@ -69,6 +79,7 @@ class ShardWork:
         samples, left_out = sift(
             read_kept(inputs[self.samples_from]),
             declared=self.parts or (before.parts if before else ()),
+            optional=self.optional,
             may_be_empty=before is not None,
         )
         refuse_leaks(samples, (GROUP, *self.together))
@@ -82,6 +93,7 @@ class ShardWork:
             max_shard_bytes=self.max_shard_bytes,
             seed=self.seed,
             num_before=before.num_shards if before else None,
+            parts=sorted({name for sample in samples for name in sample.parts}),
         )
         return [*(_shard_task(plan, schema) for plan in plans), *_left_out_tasks(left_out)]
 
@@ -168,7 +180,8 @@ class ShardWork:
             str(sample.meta["label"]) for sample in stored if sample.meta.get("label") is not None
         )
         per_split = Counter(sample.split for sample in stored)
-        extensions = [part.extension for part in stored[0].parts]
+        extensions = sorted({part.extension for sample in stored for part in sample.parts})
+        lacking = [name for name in extensions if modality_of(name) in self.optional]
         num_bytes = sum(file.num_bytes for file in tars.values())
         data_of["README.md"] = dataset_card(
             name=self.name,
@@ -177,6 +190,7 @@ class ShardWork:
             num_shards=Counter(map(_split, tars)),
             num_bytes=num_bytes,
             extensions=extensions,
+            optional=lacking,
             labels=labels,
         )
         files = [
@@ -192,6 +206,8 @@ class ShardWork:
             "schema": {"fields": dict(schema.fields), "scores": list(schema.scores)},
             "increments": increments,
         }
+        if lacking:
+            facts["optional_extensions"] = list(lacking)
         return TaskReport([*files, *inherited], facts=facts)
 
 
