@@ -1,6 +1,6 @@
 """How stages become the work of a step: a task per file of the input."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -44,15 +44,31 @@ class MapWork:
         memory = load_memory(
             payload["known"], measuring(self.stages), (sample.key for sample in samples)
         )
-        chain = [
-            _Link(stage, stage.build(), measuring(self.stages[: i + 1]))
-            for i, stage in enumerate(self.stages)
-        ]
-        outcomes = (_through(sample, chain, memory, context.inputs.bases) for sample in samples)
+        chain = StageChain(self.stages, context.inputs.bases).build()
+        outcomes = (chain(sample, memory) for sample in samples)
         return write_part(task.name, outcomes, step=self.step, context=context)
 
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
         return TaskReport(files=(), facts=measuring(self.stages).facts())
+
+
+@dataclass(frozen=True)
+class StageChain:
+    """Stages over one sample, as they travel to whoever builds and runs them."""
+
+    stages: tuple[Stage, ...]
+    bases: Mapping[str, str]
+
+    def build(self) -> Callable[[Sample, Memory], tuple[str, Outcome]]:
+        """Return the function from a sample to the rule that decided, and its outcome.
+
+        It is given what is known of the samples of the task, and adds to it.
+        """
+        links = [
+            _Link(stage, stage.build(), measuring(self.stages[: i + 1]))
+            for i, stage in enumerate(self.stages)
+        ]
+        return lambda sample, memory: _through(sample, links, memory, self.bases)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmcore.errors import ConfigError, SampleError
+from mmcore.ingest.captions import language_tag
 from mmcore.ingest.layout import (
     Grouping,
     Layout,
@@ -38,6 +39,9 @@ class FolderLayout(Layout):
     """Of every sample whose sidecar does not name its own."""
     language: str = "und"
     """BCP 47 tag of the captions whose sidecar does not name its own; `und` is undetermined."""
+    caption_languages: tuple[str, ...] = ()
+    """Languages of captions that name theirs: with `fr`, `owl.fr.txt` is the part `fr.txt` of
+    `owl`."""
 
     def __post_init__(self) -> None:
         if self.label_from not in (None, "folder") and not re.fullmatch(
@@ -53,6 +57,7 @@ class FolderLayout(Layout):
         members: dict[str, list[tuple[str, SourceFile]]] = {}
         for file in sorted(files, key=lambda file: file.path):
             stem, extension, reason = _split(file.path)
+            stem, extension = self._with_language(stem, extension)
             if reason:
                 unclaimed.append((file.path, reason))
             else:
@@ -66,6 +71,13 @@ class FolderLayout(Layout):
             samples.append(raw)
             unclaimed.extend(left_over)
         return Grouping(with_unique_keys(samples), sorted(unclaimed))
+
+    def _with_language(self, stem: str, extension: str) -> tuple[str, str]:
+        """Move the language of a caption from the stem to the extension."""
+        rest, _, tag = stem.rpartition(".")
+        if not rest or modality_of(extension) != "text" or tag not in self.caption_languages:
+            return stem, extension
+        return rest, f"{tag}.{extension}"
 
     def make(self, raw: RawSample, read_file: ReadFile) -> Made:
         parts = {ext: file.part() for ext, file in raw.files.items() if ext != _SIDECAR}
@@ -142,7 +154,7 @@ def _raw_sample(
         else:
             files[extension] = file
     problem = None
-    ambiguous = ambiguous_parts(sorted(files))
+    ambiguous = ambiguous_parts(sorted(name for name in files if not language_tag(name)))
     if left_over or ambiguous:
         names = sorted(file.path.rpartition("/")[2] for _, file in found)
         problem = ("part_ambiguous", f"several files for one part: {', '.join(names)}")

@@ -4,15 +4,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmcore import storage
 from mmcore.core.rows import file_record, load_part, table_bytes, write_part
 from mmcore.core.source import FILES_NAME, SCAN_STEP
 from mmcore.core.step import Artifact, Inputs, Task, TaskContext, TaskReport
+from mmcore.errors import StepError
+from mmcore.ingest.captions import one_per_caption
 from mmcore.ingest.layout import Layout, RawSample, SourceFile
 from mmcore.sample import Json, Outcome
 
@@ -32,15 +35,18 @@ class IngestWork:
     step: str = "ingest"
     """The name of the step; references to captions made here name it as their base."""
     samples_per_task: int = 256
+    captions: Literal["together", "each"] = "together"
+    """Whether captions in several languages stay one sample, or make one each."""
     runs_in_driver: bool = False
     samples_from: str | None = None
 
     def identity(self) -> Mapping[str, Json]:
-        return {
+        identity: dict[str, Json] = {
             "work": "ingest",
             "layout": self.layout.identity(),
             "samples_per_task": self.samples_per_task,
         }
+        return identity if self.captions == "together" else {**identity, "captions": self.captions}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         samples = self.layout.group(read_files(inputs[SCAN_STEP])).samples
@@ -63,8 +69,12 @@ class IngestWork:
         assert isinstance(task.payload, list), "tasks() gives a list"
         unclaimed: list[Json] = []
         outcomes = self._outcomes(task.payload, context.inputs.bases, unclaimed)
+        expanded: Counter[str] = Counter()
+        if self.captions == "each":
+            outcomes = _expanded(outcomes, expanded)
         report = write_part(task.name, outcomes, step=self.step, context=context)
-        return TaskReport(report.files, report.counts, {"unclaimed": unclaimed})
+        facts: dict[str, Json] = {"unclaimed": unclaimed, "expanded": dict(expanded)}
+        return TaskReport(report.files, report.counts, facts)
 
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
         files = read_files(context.inputs[SCAN_STEP])
@@ -77,6 +87,9 @@ class IngestWork:
         record = file_record(context.output_url, UNCLAIMED_NAME, table_bytes(table))
         counted: dict[str, Json] = dict(sorted(Counter(unclaimed.values()).items()))
         facts: dict[str, Json] = {"num_files": len(files), "unclaimed": counted}
+        if self.captions == "each":
+            facts["expanded"] = _total_expanded(reports)
+            _refuse_taken_keys(reports, context.output_url)
         return TaskReport(files=[record], facts=facts)
 
     def count_new(self, before: Artifact, after: Artifact) -> int | None:
@@ -101,6 +114,45 @@ class IngestWork:
             made = self.layout.make(_decode(value), read_file)
             yield from ((RULE, outcome) for outcome in made.outcomes)
             unclaimed.extend([path, reason] for path, reason in made.unclaimed)
+
+
+def _expanded(
+    outcomes: Iterator[tuple[str, Outcome]], tally: Counter[str]
+) -> Iterator[tuple[str, Outcome]]:
+    """Yield a sample for each caption, counting what became how many."""
+    for rule, outcome in outcomes:
+        several = list(one_per_caption(outcome))
+        if several != [outcome]:
+            tally["samples"] += 1
+            tally["into"] += len(several)
+        yield from ((rule, one) for one in several)
+
+
+def _total_expanded(reports: Sequence[TaskReport]) -> Json:
+    total: Counter[str] = Counter(samples=0, into=0)
+    for report in reports:
+        found: Any = report.facts["expanded"]
+        total.update(found)
+    return dict(total)
+
+
+def _refuse_taken_keys(reports: Sequence[TaskReport], url: str) -> None:
+    """Raise StepError where a sample is called as another one with a language behind it."""
+    paths = [file.path for report in reports for file in report.files if file.num_samples]
+    tables = [
+        pq.read_table(pa.BufferReader(storage.read(storage.join(url, path))), columns=["key"])
+        for path in paths
+    ]
+    if not tables:
+        return
+    counted = pc.value_counts(pa.concat_tables(tables)["key"])
+    twice = counted.filter(pc.greater(counted.field("counts"), 1)).field("values").to_pylist()
+    if twice:
+        raise StepError(
+            f"{len(twice)} keys would be there twice; the first is {sorted(twice)[0]!r}: a sample "
+            "of that name, and a caption in that language of the sample without it. Rename one, or "
+            "keep captions together."
+        )
 
 
 def read_files(scan: Artifact) -> list[SourceFile]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from mmcore import storage
@@ -10,12 +10,14 @@ from mmcore.clean.parts import RequireParts
 from mmcore.config import Loaded, Path_, Problem, load_config
 from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.graph import Graph
+from mmcore.core.linkage import META_PREFIX
 from mmcore.core.map_work import MapWork
 from mmcore.core.source import SCAN_STEP, Source
 from mmcore.core.stage import CorpusRule, Stage
 from mmcore.core.step import Step, Work
 from mmcore.encode.tokenizer import TokenizerWork
 from mmcore.errors import ConfigError
+from mmcore.ingest.captions import EXPANDED_FROM
 from mmcore.ingest.layout import Layout
 from mmcore.ingest.work import IngestWork
 from mmcore.recipe.components import InvalidComponent, find_class, make, make_named
@@ -74,6 +76,8 @@ class _Builder:
         recipe = self.recipe
         layout = self._named(recipe.source.layout, ("source", "layout"), Layout, default="folder")
         split = self._rule(recipe.split, "split", default="group_split", seed=recipe.seed)
+        if recipe.source.captions == "each" and split is not None:
+            split = _linked(split)
         clean = self._chain(recipe.clean, "clean", "ingest")
         before_split = "clean" if recipe.dedup is None else "dedup"
         steps = [
@@ -160,10 +164,12 @@ class _Builder:
         )
 
     def _ingest(self, layout: Layout | None) -> IngestWork | None:
-        samples_per_task = self.recipe.source.samples_per_task
+        source = self.recipe.source
         if layout is None:
             return None
-        return IngestWork(layout=layout, samples_per_task=samples_per_task)
+        return IngestWork(
+            layout=layout, samples_per_task=source.samples_per_task, captions=source.captions
+        )
 
     def _chain(
         self, section: Mapping[str, Mapping[str, Any] | None], step: str, samples_from: str
@@ -202,6 +208,15 @@ class _Builder:
 
 def _corpus_work(step: str, samples_from: str, rule: CorpusRule | None) -> CorpusWork | None:
     return None if rule is None else CorpusWork(step=step, samples_from=samples_from, rule=rule)
+
+
+def _linked(split: CorpusRule) -> CorpusRule:
+    """Return a split that keeps what was one sample on one side."""
+    together = getattr(split, "together", None)
+    link = f"{META_PREFIX}{EXPANDED_FROM}"
+    if together is None or link in together:
+        return split
+    return replace(split, together=(*together, link))  # type: ignore[call-arg]
 
 
 def _optional(clean: MapWork) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ class SourceSection(Section):
     layout: Fields
     """`use: folder` or `use: stamps`, or an import path, with its fields."""
     samples_per_task: Annotated[int, Field(ge=1)] = 256
+    captions: Literal["together", "each"] = "together"
+    """Captions by language (`en.txt`, `fr.txt`): parts of one sample, or a sample each."""
     hint: str = ""
     """Said when nothing is found at `path`: how to get the corpus."""
 
