@@ -40,6 +40,7 @@ _SIGNATURES = {
     b"II+\x00": "TIFF",
     b"MM\x00+": "TIFF",
 }
+_SVG_BYTES = 4_096
 _ORIENTATION_TAG = 0x0112
 # The orientations that change width and height
 _TURNED = (5, 6, 7, 8)
@@ -187,11 +188,19 @@ def fit_within(image: Pixels, side: int) -> Pixels:
 def _taken_format_of(data: bytes) -> str:
     image_format = _format_of(data)
     if image_format is None:
-        raise SampleError(
-            "image_format_refused",
-            f"starts with {data[:12]!r}; taken are JPEG, PNG, WebP, GIF, BMP and TIFF",
-        )
+        found = f"starts with {data[:12]!r}"
+        if _is_svg(data):
+            # drawing one means to follow what it names: files, addresses, entities, scripts
+            found = "SVG is not drawn: make a PNG of it"
+        taken = "taken are JPEG, PNG, WebP, GIF, BMP and TIFF"
+        raise SampleError("image_format_refused", f"{found}; {taken}")
     return image_format
+
+
+def _is_svg(data: bytes) -> bool:
+    """Whether it looks like one; it is not parsed."""
+    start = data[:_SVG_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return start.startswith((b"<svg", b"<?xml", b"<!")) and b"<svg" in start
 
 
 def _format_of(data: bytes) -> str | None:

@@ -335,3 +335,26 @@ def test_size_of_a_png_is_told_without_decoding_it() -> None:
 def test_limit_is_said_in_words() -> None:
     assert over_limit(10, 10, 100, 10) is None
     assert over_limit(10, 11, 100, 20) == "11 x 10 px; at most 100 px in all and 20 px a side"
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- drawn --><svg/>',
+        b'<!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg>&x;</svg>',
+        b'<svg><image href="http://example.org/a.png"/><script>1</script></svg>',
+    ],
+)
+def test_svg_is_refused_without_being_looked_into(svg: bytes) -> None:
+    for look in (decode_image, image_size):
+        with pytest.raises(SampleError) as refused:
+            look(svg)
+        assert refused.value.reason == "image_format_refused"
+        assert refused.value.detail.startswith("SVG is not drawn")
+
+
+def test_other_markup_is_not_taken_for_svg() -> None:
+    with pytest.raises(SampleError) as refused:
+        decode_image(b"<html><body></body></html>")
+    assert refused.value.detail.startswith("starts with")
