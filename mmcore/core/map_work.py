@@ -41,9 +41,8 @@ class MapWork:
         artifact = context.inputs[self.samples_from]
         record = next(file for file in artifact.manifest.files if file.path == payload["rows"])
         samples = [row.sample for row in read_rows_file(artifact, record) if row.status == "kept"]
-        memory = load_memory(
-            payload["known"], measuring(self.stages), (sample.key for sample in samples)
-        )
+        keys = [sample.key for sample in samples]
+        memory = load_memory(payload["known"], measuring(self.stages), keys, self.identity())
         chain = StageChain(self.stages, context.inputs.bases).build()
         outcomes = (chain(sample, memory) for sample in samples)
         return write_part(task.name, outcomes, step=self.step, context=context)

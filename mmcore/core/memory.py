@@ -98,9 +98,12 @@ class Failure:
 class Memory:
     """What is known of parts by what they hold: scores, and failures to measure."""
 
-    known: dict[tuple[str, str], dict[str, tuple[str, Json]]] = field(default_factory=dict)
-    """By modality and SHA-256; by name, what measured it and the value."""
-    failures: dict[tuple[str, str], list["Failure"]] = field(default_factory=dict)
+    work: Mapping[str, Json] = field(default_factory=dict)
+    """The identity of the work. What it holds besides stages (limits of time and memory) may decide
+    whether a part can be measured: failures under another are none."""
+    known: dict[tuple[str, str], dict[tuple[str, str], Json]] = field(default_factory=dict)
+    """By modality and SHA-256: the value by its name and what measured it."""
+    failures: dict[tuple[str, str], list[Failure]] = field(default_factory=dict)
     """By modality and SHA-256."""
 
     def recall(self, stage: Measured, wanted: Measuring, sample: Sample) -> tuple[Sample, bool]:
@@ -118,9 +121,9 @@ class Memory:
         by = wanted.of(part, modality)
         known = self.known.get((modality, digest), {})
         found = {
-            name: known[name][1]
+            name: known[name, by[name]]
             for name in _names(stage)
-            if name in known and known[name][0] == by.get(name)
+            if name in by and (name, by[name]) in known
         }
         recalled = _with(sample, found)
         if stage.is_measured(recalled):
@@ -155,7 +158,8 @@ class Memory:
             names: Mapping[str, str] = facts[kind].get(modality, {})
             at = (modality, part.ref.sha256)
             self.known.setdefault(at, {}).update(_values(row.sample, names))
-            if row.status == "quarantined":
+            is_alike = _besides(made.identity["work"]) == _besides(self.work)
+            if row.status == "quarantined" and is_alike:
                 self.failures.setdefault(at, []).extend(_failures(row, made))
 
     def knows(self, row: Row, wanted: Measuring) -> bool:
@@ -165,7 +169,7 @@ class Memory:
             ref = None if extension is None else row.sample.parts[extension].ref
             if ref is not None:
                 known = self.known.get((modality, ref.sha256), {})
-                if any(name not in known or known[name][0] != by for name, by in names.items()):
+                if any(name not in known for name in names.items()):
                     return False
         return True
 
@@ -201,12 +205,17 @@ def places(
     return found
 
 
-def load_memory(files: Sequence[Sequence[Any]], wanted: Measuring, keys: Iterable[str]) -> Memory:
+def load_memory(
+    files: Sequence[Sequence[Any]],
+    wanted: Measuring,
+    keys: Iterable[str],
+    work: Mapping[str, Json],
+) -> Memory:
     """Return what files of earlier artifacts know of the samples with these keys.
 
     They are read until all is known. Whatever is not as it was committed is not believed.
     """
-    memory = Memory()
+    memory = Memory(work=work)
     missing = set(keys)
     for url, path in files:
         if not missing:
@@ -283,6 +292,10 @@ def _keys(artifact: Artifact, record: FileRecord) -> tuple[str, str] | None:
     return min(one.min for one in ranges), max(one.max for one in ranges)
 
 
+def _besides(work: Any) -> bytes:
+    return canonical_json({name: work[name] for name in work.keys() - {"stages"}})
+
+
 def _failures(row: Row, made: Manifest) -> Iterator[Failure]:
     """Yield what a broken sample says, where it is certain which stage found it so."""
     work: Any = made.identity["work"]
@@ -295,11 +308,11 @@ def _names(stage: Measured) -> tuple[str, ...]:
     return (*stage.score_names(), *(f"{_META}{name}" for name in stage.stores_meta))
 
 
-def _values(sample: Sample, names: Mapping[str, str]) -> dict[str, tuple[str, Json]]:
-    """Return what a sample has of some scores and metadata, each with what measured it."""
+def _values(sample: Sample, names: Mapping[str, str]) -> dict[tuple[str, str], Json]:
+    """Return what a sample has of some scores and metadata, by name and what measured it."""
     there: dict[str, Json] = {f"{_META}{name}": value for name, value in sample.meta.items()}
     there |= sample.scores
-    return {name: (by, there[name]) for name, by in names.items() if name in there}
+    return {(name, by): there[name] for name, by in names.items() if name in there}
 
 
 def _with(sample: Sample, values: Mapping[str, Json]) -> Sample:
