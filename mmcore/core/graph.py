@@ -102,15 +102,14 @@ class Graph:
             found[step.name] = (fingerprints[step.name], identity)
         return found
 
-    def inputs(self, step: Step, made: Mapping[str, Artifact], ground: Ground, root: str) -> Inputs:
+    def inputs(self, step: Step, made: Mapping[str, Artifact], ground: Ground) -> Inputs:
         """Return what a step reads, given what this run has made or found so far."""
         first = ground.first if step.pinned else {}
         there = {**made, **first}
         bases = {name: there[name].url for name in self.upstream(step.name)}
         bases["source"] = self.source.url
         artifacts = {name: (there if name in step.pinned else made)[name] for name in step.inputs}
-        history = ground.history if step.grows else ()
-        return Inputs(artifacts, bases, history, self.directory(root, step.name))
+        return Inputs(artifacts, bases, ground.history if step.grows else ())
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,9 @@ class Run:
         if manifest is not None:
             self._say("step_skipped", name, fingerprint=fingerprint, url=url)
             return self._done(name, Artifact(url, manifest), was_cached=True, started=started)
+        inputs = self.graph.inputs(step, self.artifacts, self.ground)
         context = TaskContext(
-            inputs=self.graph.inputs(step, self.artifacts, self.ground, self.root),
+            inputs=replace(inputs, directory=self.graph.directory(self.root, name)),
             output_url=url,
             root=self.root,
             fingerprint=fingerprint,
