@@ -32,10 +32,10 @@ def whatif(
 ) -> int:
     """Say what cleaning with other limits would keep and drop. Nothing is decoded or written.
 
-    mm whatif RECIPE --set clean.min_side.min_side=128 asks the scores that the last run stored:
-    clean, the key of the stage in the recipe, its field. What no stored score can say is counted as
-    unknown; with the measuring stages (measure_image, measure_text ...) in front of the limits
-    nothing is. Duplicates and splits come later and are not asked.
+    mm whatif RECIPE --set clean.image.min_side=128 asks the scores that the last run stored: clean,
+    what the stage looks at (or its key in the recipe), its field. What no stored score can say is
+    counted as unknown; with the measuring stages (measure_image, measure_text ...) in front of the
+    limits nothing is. Duplicates and splits come later and are not asked.
     """
     from mmcore.recipe.execute import absolute_root
     from mmcore.recipe.whatif import ask

@@ -21,6 +21,7 @@ from mmcore.ingest.captions import EXPANDED_FROM
 from mmcore.ingest.layout import Layout
 from mmcore.ingest.work import IngestWork
 from mmcore.recipe.components import InvalidComponent, find_class, make, make_named
+from mmcore.recipe.overrides import is_by_modality, spelled_out
 from mmcore.recipe.schema import Recipe
 from mmcore.shard.work import ShardWork
 
@@ -43,6 +44,8 @@ def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = Fal
 
     `rebuild` makes the dataset from the ground up, whatever it could build on.
     """
+    if any(map(is_by_modality, overrides)):
+        overrides = spelled_out(overrides, load_config(file, Recipe).value.clean)
     loaded = load_config(file, Recipe, overrides=overrides)
     builder = _Builder(loaded.value)
     steps = builder.steps()

@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -59,8 +60,16 @@ from mmcore.clean.wording import (
     MeasureText,
     RemoveRepeatedLines,
 )
+from mmcore.core.graph import Graph
+from mmcore.core.map_work import MapWork
 from mmcore.core.rows import Row
+from mmcore.core.runner import Run
+from mmcore.core.source import Source
 from mmcore.core.stage import Stage
+from mmcore.core.step import Step
+from mmcore.executors.local import LocalExecutor
+from mmcore.ingest.folder import FolderLayout
+from mmcore.ingest.work import IngestWork
 from mmcore.media.audio import decode_audio
 from mmcore.media.image import decode_image
 from mmcore.sample import Part, Sample
@@ -249,6 +258,30 @@ def moving_a_limit(datas: Sequence[bytes]) -> Figure:
                 round(ratio, 1), 20, "higher", ratio >= 20)  # fmt: skip
 
 
+def moving_a_limit_in_a_step(datas: Sequence[bytes]) -> Figure:
+    """Return the rate of cleaning with another limit after a run, against the first run."""
+    with tempfile.TemporaryDirectory() as directory:
+        corpus = Path(directory, "corpus")
+        corpus.mkdir()
+        for i in range(200):
+            (corpus / f"{i:03d}.jpg").write_bytes(datas[i % len(datas)][:-2] + bytes([i, 255, 217]))
+        first = _cleaned(corpus, directory, min_side=32)
+        second = median(_cleaned(corpus, directory, min_side=600 + i) for i in range(ROUNDS))
+    ratio = first / second
+    return Figure("a limit moved: step again / step at first", round(200 / second, 1),
+                round(200 / first, 1), round(ratio, 1), 20, "higher", ratio >= 20)  # fmt: skip
+
+
+def _cleaned(corpus: Path, root: str, *, min_side: int) -> float:
+    """Return how long the step took."""
+    stages = (MeasureImage(), MinSide(min_side=min_side))
+    ingest = Step("ingest", IngestWork(layout=FolderLayout()), ("scan",))
+    clean = Step("clean", MapWork(step="clean", samples_from="ingest", stages=stages), ("ingest",))
+    run = Run(Graph("bench", Source(str(corpus)), (ingest, clean)), root=root,
+              executor=LocalExecutor(num_workers=1))  # fmt: skip
+    return run.run()["clean"].seconds
+
+
 def stamps_rows(folder: str) -> list[Figure]:
     """Return the rows of some of the real corpus."""
     root = Path(folder)
@@ -274,6 +307,7 @@ def main() -> None:
         *measure("image", pictures(60, 500), "JPEG, 500 px"),
         *measure("image", large, "JPEG, 2048 px"),
         moving_a_limit(large),
+        moving_a_limit_in_a_step(large),
         *measure("audio", sounds(60), "FLAC, 5 s"),
         *measure("text", texts(400), "text, 8 to 60 words"),
         *measure("video", films(3), "H.264, 640 x 360, 2 s"),

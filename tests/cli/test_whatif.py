@@ -69,6 +69,6 @@ def test_settings_that_change_nothing_name_those_that_would(mm: Mm, made: Made) 
 
 
 def test_a_recipe_that_never_ran_says_what_to_run(mm: Mm, made: Made, tmp_path: Path) -> None:
-    said = mm("whatif", made.recipe, "--set", "clean.min_side.min_side=25", "--root", str(tmp_path))
+    said = mm("whatif", made.recipe, "--set", "clean.image.min_side=25", "--root", str(tmp_path))
     assert said.code == 2
     assert "mm run RECIPE --until clean" in said.err
