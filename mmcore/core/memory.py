@@ -29,6 +29,8 @@ GIVEN, REWRITTEN = "given", "rewritten"
 """Of parts as they came into the step, and of those that a stage of the step replaced."""
 _META = "meta:"
 _TAIL_BYTES = 64 * 1024
+_MAX_FILES = 64
+"""Read for one task at the most: beyond it, looking costs more than measuring."""
 
 Names = Mapping[str, Mapping[str, str]]
 """By modality: the name of a score, or of metadata behind `meta:`, and what measures it."""
@@ -180,10 +182,11 @@ def places(
     """Return, for each file of the input, the files of earlier artifacts that may know of it.
 
     Each as [URL of the artifact, path]. An artifact of the same input is divided the same way; of
-    others those files are taken whose keys lie among those of the input's.
+    others those files are taken whose keys lie among those of the input's, the largest first. The
+    samples of an increment are new, and nothing is looked for: it costs what it holds.
     """
     found: list[list[list[Json]]] = [[] for _ in records]
-    if not wanted.given:
+    if not wanted.given or "base" in inputs.manifest.identity:
         return found
     alike: list[Artifact] = []
     others: list[Artifact] = []
@@ -194,15 +197,14 @@ def places(
     for artifact in alike:
         for place, record in zip(found, rows_files(artifact), strict=False):
             place.append([artifact.url, record.path])
-    if others:
-        wanted_keys = [_keys(inputs, record) for record in records]
-        for artifact in others:
-            for record in rows_files(artifact):
-                there = _keys(artifact, record)
-                for place, keys in zip(found, wanted_keys, strict=True):
-                    if there and keys and there[0] <= keys[1] and keys[0] <= there[1]:
-                        place.append([artifact.url, record.path])
-    return found
+    files = [(artifact, record) for artifact in others for record in rows_files(artifact)]
+    ranges = [_keys(inputs, record) for record in records] if files else []
+    for artifact, record in sorted(files, key=lambda file: -(file[1].num_samples or 0)):
+        there = _keys(artifact, record)
+        for place, keys in zip(found, ranges, strict=True):
+            if there and keys and there[0] <= keys[1] and keys[0] <= there[1]:
+                place.append([artifact.url, record.path])
+    return [place[:_MAX_FILES] for place in found]
 
 
 def load_memory(

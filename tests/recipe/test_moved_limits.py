@@ -1,13 +1,15 @@
 """Other limits for a dataset that grew: asked about, and applied, without decoding what is known."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from corpus import NUM_FOUND, write_corpus, write_recipe, write_sample
 from moving_limits import spoil
 
+from mmcore.core.lineage import find_dataset, increments
 from mmcore.core.runner import Run
-from mmcore.core.step import Artifact
+from mmcore.core.step import Artifact, Inputs
 from mmcore.errors import ConfigError
 from mmcore.executors.local import LocalExecutor
 from mmcore.recipe.build import load_recipe
@@ -56,6 +58,21 @@ def test_settings_that_nothing_was_cleaned_with_are_refused(grown: Path) -> None
     other.write_text("extends: tiny.yaml\nclean: {min_side: {min_side: 12}}\n")
     with pytest.raises(ConfigError, match="was not cleaned with these settings"):
         ask(str(other), [SETTING], root=str(grown / "root"))
+
+
+def test_an_increment_looks_for_nothing_since_its_samples_are_new(grown: Path) -> None:
+    root = str(grown / "root")
+    graph = load_recipe(str(grown / "tiny.yaml")).graph
+    first, second = increments(root, find_dataset(root, "tiny"))
+    step = graph.step("clean")
+    known = []
+    for increment in (first, second):
+        inputs = Inputs(
+            {"ingest": increment["ingest"]}, {}, directory=graph.directory(root, "clean")
+        )
+        payloads: Any = [task.payload for task in step.work.tasks(inputs)]
+        known.append([bool(payload["known"]) for payload in payloads])
+    assert known == [[True] * 4, [False]]
 
 
 def test_other_limits_for_all_increments_read_no_picture_and_no_sound(
