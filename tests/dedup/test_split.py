@@ -1,14 +1,19 @@
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from corpus_rule import Growing, decided
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reference_split import ReferenceSplit
 
-from mmcore.dedup.split import GroupSplit, leaks
+from mmcore.core.leaks import leaks
+from mmcore.dedup.split import GroupSplit
 from mmcore.errors import ConfigError
-from mmcore.sample import Part, Sample
+from mmcore.sample import Dropped, Part, Sample
 
 
 def sample(key: str, image: str = "", **meta: str) -> Sample:
@@ -16,7 +21,7 @@ def sample(key: str, image: str = "", **meta: str) -> Sample:
 
 
 def split(rule: GroupSplit, samples: Sequence[Sample]) -> dict[str, Sample]:
-    done = [outcome for outcome in rule.decide(samples) if isinstance(outcome, Sample)]
+    done = [outcome for outcome in decided(rule, samples) if isinstance(outcome, Sample)]
     assert len(done) == len(samples)
     return {sample.key: sample for sample in done}
 
@@ -138,6 +143,55 @@ def test_wrong_fractions_are_a_config_error(fractions: Mapping[str, float], mess
         GroupSplit(together=("image",), fractions=fractions)
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    values=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 2), st.integers(0, 2)),
+        min_size=1,
+        max_size=36,
+    ),
+    names=st.randoms(use_true_random=False),
+    seed=st.integers(0, 3),
+    stratify=st.sampled_from(["", "meta:label"]),
+    fractions=st.sampled_from(
+        [{"train": 0.7, "val": 0.1, "test": 0.2}, {"train": 0.5, "test": 0.5}]
+    ),
+)
+def test_increments_are_split_as_union_find_over_everything_would(
+    values: list[tuple[int, int, int, int]],
+    names: random.Random,
+    seed: int,
+    stratify: str,
+    fractions: Mapping[str, float],
+) -> None:
+    keys = [f"k{i:02d}" for i in range(len(values))]
+    names.shuffle(keys)
+    fields = {"together": ("image", "meta:caption"), "seed": seed, "stratify": stratify}
+    reference = ReferenceSplit(**fields, fractions=fractions)
+    known: list[Sample] = []
+    with tempfile.TemporaryDirectory() as directory:
+        growing = Growing(Path(directory), GroupSplit(**fields, fractions=fractions))
+        for increment in range(3):
+            arrived = [
+                sample(
+                    key, str(image) if image else "", caption=str(caption or ""), label=str(label)
+                )
+                for key, (image, caption, label, when) in zip(keys, values, strict=True)
+                if when == increment
+            ]
+            rows = growing.add(arrived, num_files=2)
+            expected = list(reference.decide(arrived, known))
+            for outcome in expected:
+                if isinstance(outcome, Sample):
+                    row = rows[outcome.key]
+                    assert (row.status, dict(row.sample.meta)) == ("kept", outcome.meta)
+                    known.append(outcome)
+                else:
+                    assert isinstance(outcome, Dropped)
+                    row = rows[outcome.sample.key]
+                    assert (row.reason, row.detail) == (outcome.reason, outcome.detail)
+
+
 def test_leak_says_what_is_equal_and_where() -> None:
     one = sample("a", "1", caption="cat", split="train")
     two = sample("b", "2", caption="cat", split="test")
@@ -149,4 +203,4 @@ def test_leak_says_what_is_equal_and_where() -> None:
 
 def test_no_samples_give_no_outcomes() -> None:
     for stratify in ("", "meta:label"):
-        assert list(GroupSplit(together=("image",), stratify=stratify).decide([])) == []
+        assert decided(GroupSplit(together=("image",), stratify=stratify), []) == []
