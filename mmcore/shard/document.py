@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mmcore.core.step import canonical_json
 from mmcore.errors import StepError
-from mmcore.media.near.prints import PRINT_PREFIX
+from mmcore.media.near.prints import without_prints
 from mmcore.sample import Json, Sample
 
 EXTENSION = "json"
@@ -39,9 +39,7 @@ def schema_of(samples: Iterable[Sample]) -> Schema:
     for sample in samples:
         num_samples += 1
         scores.update(sample.scores)
-        for name, value in sample.meta.items():
-            if name.startswith(PRINT_PREFIX):
-                continue
+        for name, value in without_prints(sample.meta).items():
             kinds[name].add(_kind(value))
             num_with[name] += 1
     if SCORES in kinds:

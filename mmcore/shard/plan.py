@@ -15,7 +15,7 @@ from mmcore.core.leaks import leaks
 from mmcore.core.nearness import Limits
 from mmcore.core.sorted_runs import SortedRuns
 from mmcore.errors import AccountingError, IntegrityError, StepError
-from mmcore.media.near.prints import PRINT_PREFIX
+from mmcore.media.near.prints import without_prints
 from mmcore.sample import Dropped, Json, Outcome, Part, PartRef, Quarantined, Sample
 from mmcore.shard.document import EXTENSION, Schema, document
 from mmcore.shard.tar import BLOCK_BYTES, name_problem, padded
@@ -130,11 +130,10 @@ def to_payload(sample: Sample) -> dict[str, Json]:
     for extension, part in sorted(sample.parts.items()):
         assert part.ref is not None, f"{sample.key}.{extension} comes from an artifact"
         parts[extension] = asdict(part.ref)
-    meta = {name: it for name, it in sample.meta.items() if not name.startswith(PRINT_PREFIX)}
     return {
         "key": sample.key,
         "parts": parts,
-        "meta": meta,
+        "meta": without_prints(sample.meta),
         "scores": dict(sample.scores),
     }
 

@@ -6,14 +6,14 @@ length, so that those of a corpus are one array of bytes, held in memory or mapp
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mmcore.errors import StepError
-from mmcore.sample import Sample
+from mmcore.sample import Json, Sample
 
 PRINT_PREFIX = "print_"
 """Metadata fields that begin with it hold prints: of use to rules, and to no reader of shards."""
@@ -86,6 +86,11 @@ def with_print(sample: Sample, modality: str, data: bytes | None) -> Sample:
         return sample.with_meta(**{PRINT_PREFIX + modality: ""})
     assert len(data) == PRINT_BYTES[modality], f"a print of {modality} has another length"
     return sample.with_meta(**{PRINT_PREFIX + modality: base64.b64encode(data).decode()})
+
+
+def without_prints(meta: Mapping[str, Json]) -> dict[str, Json]:
+    """Return metadata for people and readers of shards, who have no use for prints."""
+    return {name: value for name, value in meta.items() if not name.startswith(PRINT_PREFIX)}
 
 
 def print_of(sample: Sample, modality: str) -> bytes | None:
