@@ -10,7 +10,6 @@ What was found is checked before its time counts.
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -18,45 +17,29 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import xxhash
+from figures import Row, publish, row
 
+from mmcore.core.columns import Column, Corpus
+from mmcore.core.nearness import Limits, near_graph, remember, want_of
+from mmcore.core.shelf import Shelf
+from mmcore.core.sorted_runs import SortedRuns
+from mmcore.media.minhash import minhash, shingle_hashes, similarity, text_tokens
 from mmcore.media.near.banding import similar_pairs
 from mmcore.media.near.clusters import components
 from mmcore.media.near.digests import first_of_equal
 from mmcore.media.near.hamming import hamming_pairs
-from mmcore.dedup.history import near_known_pictures, picture_tables
-from mmcore.dedup.index import open_index
-from mmcore.media.minhash import minhash, shingle_hashes, similarity, text_tokens
+from mmcore.media.near.prints import held
 
-REPOSITORY = Path(__file__).parents[2]
 ROUNDS = 4
 NUM_TABLES = 10
 DISTANCE = 3
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure beside its goal."""
-
-    name: str
-    ours: float
-    reference: float
-    ratio: float
-    goal: float
-    better: str
-    reached: bool
-
-
-def row(name: str, ours: float, reference: float, *, goal: float, better: str, value: float) -> Row:
-    """Return a row; `value` is what the goal is about."""
-    reached = value <= goal if better == "lower" else value >= goal
-    return Row(name, round(ours, 5), round(reference, 5), round(value, 4), goal, better, reached)
 
 
 def cpu_seconds(ours: Callable[[], object], reference: Callable[[], object]) -> tuple[float, float]:
@@ -255,7 +238,7 @@ def text(num_documents: int, sizes: list[int], peers: str | None) -> list[Row]:
 
     mine, reference = (one / len(texts) for one in cpu_seconds(sign, bare))
     signatures = sign()
-    (left, right), _ = similar_pairs(signatures, 0.8)
+    (left, right), _ = similar_pairs(held(signatures), 0.8)
     found = set(zip(left.tolist(), right.tolist(), strict=True))
     true = [_jaccard(texts[i], texts[i + 1]) for i in range(0, len(texts), 2)]
     wanted = {(2 * i, 2 * i + 1) for i, value in enumerate(true) if value >= 0.85}
@@ -276,7 +259,8 @@ def text(num_documents: int, sizes: list[int], peers: str | None) -> list[Row]:
         many[: len(some)][rng.random((len(some), 256)) < 0.08] ^= 1
         bands = np.ascontiguousarray(many.view(np.uint64).T)
         mine, reference = cpu_seconds(
-            lambda m=many: similar_pairs(m, 0.8), lambda b=bands: [np.sort(band) for band in b]
+            lambda m=many: similar_pairs(held(m), 0.8),
+            lambda b=bands: [np.sort(band) for band in b],
         )
         ours.append(mine)
         sorts.append(reference)
@@ -303,29 +287,42 @@ def _jaccard(one: list[str], other: list[str]) -> float:
     return len(a & b) / len(a | b)
 
 
+def of_prints(prints: np.ndarray) -> Corpus:
+    """Return a corpus of pictures."""
+    rows = np.arange(len(prints), dtype=np.int64)
+    column = Column(rows, prints, rows, {})
+    keys = np.frombuffer(b"".join(b"k%09d" % i for i in range(len(prints))), np.uint8)
+    return Corpus(rows, {want_of("image"): column}, keys, (rows + 1) * 10)
+
+
 def history(sizes: list[int]) -> list[Row]:
     """New pictures against indexes of two sizes."""
     rng = np.random.default_rng(13)
+    limits = Limits({"image": DISTANCE}, {})
     new = np.zeros((10_000, 296), np.uint8)
     new[:, :8] = rng.integers(0, 256, size=(len(new), 8))
     new[:, 8:264] = np.arange(256)
+    corpus = of_prints(new)
     taken = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for size in sizes:
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as scratch:
             old = np.zeros((size, 296), np.uint8)
             old[:, :8] = rng.integers(0, 256, size=(size, 8))
             old[:, 8:264] = np.arange(256)
             old[:500] = new[:500]
             old[:500, 7] ^= 5
-            url = f"{scratch}/{size}"
-            index = open_index(url).add(
-                [f"k{i}" for i in range(size)], old, picture_tables(old, DISTANCE)
-            )
-            hits = near_known_pictures(index, new, DISTANCE)
-            assert {(hit.query, hit.key) for hit in hits} >= {(i, f"k{i}") for i in range(500)}
-            taken[size] = cpu_seconds(
-                lambda i=index: near_known_pictures(i, new, DISTANCE), lambda: None
-            )[0]
+            index = partial(SortedRuns, Shelf(scratch, "known", Path(scratch)))
+            everyone = np.ones(size, bool)
+            remember(of_prints(old), limits, everyone, lambda row: f"k{row}", index)
+            del old
+            graph = near_graph(corpus, limits, index)
+            found = {
+                (i, graph.labels[node - 10_000]) for i in range(500) for node in graph.known_to(i)
+            }
+            assert found >= {(i, f"k{i}") for i in range(500)}
+            taken[size] = cpu_seconds(lambda i=index: near_graph(corpus, limits, i), lambda: None)[
+                0
+            ]
     small, large = sizes
     return [row(f"10,000 new pictures against {large:,} / against {small:,}", taken[large], taken[small],
                 goal=1.2, better="lower", value=taken[large] / taken[small])]  # fmt: skip
@@ -347,17 +344,7 @@ def main() -> None:
         "history": lambda: history([options.largest // 100, options.largest // 10]),
     }
     rows = [one for name, part in parts.items() if options.only in (None, name) for one in part()]
-    output = REPOSITORY / "build" / "benchmarks" / "dedup.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n")
-    width = max(len(one.name) for one in rows)
-    print(f"{'what':<{width}}  {'ours':>9} {'reference':>9} {'value':>8} {'goal':>6}")
-    for one in rows:
-        verdict = "reached" if one.reached else "MISSED"
-        print(
-            f"{one.name:<{width}}  {one.ours:>9} {one.reference:>9} {one.ratio:>8} {one.goal:>6}  {verdict}"
-        )
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; written to {output}")
+    publish(rows, "dedup")
 
 
 if __name__ == "__main__":
