@@ -108,9 +108,7 @@ def write_pieces(url: str, pieces: Iterable[bytes]) -> None:
     """Write a file of any size a piece at a time, seen whole or not at all, as `write` does."""
     try:
         if not is_local(url):
-            with _filesystem(url).open(url, "wb") as file:
-                for piece in pieces:
-                    file.write(piece)
+            _write_remote(url, pieces)
             return
         with _temporary_beside(url, pieces) as temporary:
             os.replace(temporary.path, url)
@@ -253,6 +251,19 @@ class _temporary_beside:  # noqa: N801 - reads as a function
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _write_remote(url: str, pieces: Iterable[bytes]) -> None:
+    file = _filesystem(url).open(url, "wb")
+    try:
+        for piece in pieces:
+            file.write(piece)
+    except BaseException:
+        file.discard()
+        # or what has come so far would be committed when the object goes
+        file.closed = True
+        raise
+    file.close()
 
 
 def _create_remote(url: str, data: bytes) -> bool:

@@ -215,12 +215,12 @@ class Gatherer:
         for buffer in self._buffers.values():
             buffer.add(row, sample)
 
-    def corpus(self) -> Corpus:
-        """Return the corpus; AccountingError when two samples have one key."""
+    def corpus(self, *, keys_are_unique: bool = True) -> Corpus:
+        """Return the corpus; AccountingError when two samples have one key and may not."""
         self._keys.close()
         key_ends = np.cumsum(np.asarray(self._key_lengths, np.int64))
         key_bytes = _mapped(self._key_path)
-        arrival = _sorted_keys(key_bytes, key_ends)
+        arrival = _sorted_keys(key_bytes, key_ends, keys_are_unique)
         rank = np.empty_like(arrival)
         rank[arrival] = np.arange(len(arrival))
         columns = {want: buffer.column(rank) for want, buffer in self._buffers.items()}
@@ -279,15 +279,15 @@ def _mapped(path: Path) -> Bytes:
     return np.memmap(path, np.uint8, "r")
 
 
-def _sorted_keys(key_bytes: Bytes, key_ends: Ints) -> Ints:
+def _sorted_keys(key_bytes: Bytes, key_ends: Ints, are_unique: bool) -> Ints:
     """Return the numbers of the keys in their order, byte by byte."""
     if len(key_ends) == 0:
         return np.empty(0, np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), key_ends])
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(key_bytes)]
     keys = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(key_ends), buffers)
-    order = pc.sort_indices(keys).to_numpy().astype(np.int64)
-    for start in range(0, len(order), _KEYS_AT_ONCE):
+    order: Ints = pc.sort_indices(keys).to_numpy().astype(np.int64)
+    for start in range(0, len(order) if are_unique else 0, _KEYS_AT_ONCE):
         some = keys.take(pa.array(order[start : start + _KEYS_AT_ONCE + 1]))
         equal = pc.equal(some[1:], some[:-1])
         if pc.any(equal).as_py():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmcore.core.columns import Column, Corpus, Gatherer, Ints, Values, Word
+from mmcore.core.columns import Column, Corpus, Gatherer, Ints, Values, Want, Word
 from mmcore.core.linkage import META_PREFIX, values_of
 from mmcore.core.nearness import Limits, near_graph
 from mmcore.core.sorted_runs import SortedRuns
@@ -41,12 +41,13 @@ def leaks(
     """
     if isinstance(samples, Iterator):
         samples = list(samples)
-    wants = [*map(Values, together), _SPLIT, *(limits.wants() if limits else ())]
+    wants: list[Want] = [*map(Values, together), _SPLIT, *(limits.wants() if limits else ())]
     with tempfile.TemporaryDirectory(prefix="mm-leaks-") as scratch:
         gatherer = Gatherer(wants, Path(scratch))
         for sample in samples:
             gatherer.add(sample)
-        corpus = gatherer.corpus()
+        # a key that is there twice is what this looks for, too: one sample in two splits
+        corpus = gatherer.corpus(keys_are_unique=False)
         split_of, splits = _splits(corpus)
         suspects = {
             corpus.key(row)

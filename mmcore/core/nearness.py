@@ -235,25 +235,29 @@ class NearGraph:
         return None
 
     def ties(self, colour_of: Ints) -> Ints:
-        """Return [N, 2]: rows beside a row of another colour, and all rows beside a known node.
+        """Return [N, 2]: near rows of two colours, and all rows that are near to a known node.
 
-        Of each class one row of a colour is looked at: with it the others are near, too.
+        Of each class one row of a colour stands for the others.
         """
         found = [np.empty((0, 2), np.int64)]
         for links in self.links:
             rows = np.flatnonzero(links.class_of >= 0)
             packed = links.class_of[rows] * (int(colour_of.max(initial=0)) + 1) + colour_of[rows]
+            # sorted by class and colour
             rows = rows[np.unique(packed, return_index=True)[1]]
-            of_class = _beside(links.num_classes, links.class_of[rows], rows, np.zeros(len(rows)))
-            for row in rows.tolist():
-                mine = int(links.class_of[row])
-                beside = [mine, *(one for one, _ in links.near.of(mine))]
-                nodes = [node for one in beside for node, _ in of_class.of(one)]
-                crossing = [
-                    node for node in nodes if node > row and colour_of[node] != colour_of[row]
-                ]
-                crossing += [node for node, _ in links.known.of(mine)]
-                found.append(np.array([[row, node] for node in crossing], np.int64).reshape(-1, 2))
+            ends = np.cumsum(np.bincount(links.class_of[rows], minlength=links.num_classes))
+            starts = np.concatenate([np.zeros(1, np.int64), ends])
+            same = np.flatnonzero(np.diff(links.class_of[rows]) == 0)
+            left, right = _each_with_each(starts, links.left, starts, links.right)
+            one = np.concatenate([rows[same], rows[left]])
+            other = np.concatenate([rows[same + 1], rows[right]])
+            crossing = colour_of[one] != colour_of[other]
+            every = np.arange(links.num_classes)
+            mine, known = _each_with_each(starts, every, links.known.starts, every)
+            found += [
+                np.stack([one[crossing], other[crossing]], axis=1),
+                np.stack([rows[mine], links.known.others[known]], axis=1),
+            ]
         return np.concatenate(found)
 
     def known_to(self, row: int) -> list[int]:
@@ -391,6 +395,19 @@ def _with_groups(pieces: Iterable[Bytes], groups: Bytes, rows: Ints) -> Iterator
     for piece in pieces:
         yield np.hstack([piece, groups[rows[start : start + len(piece)]]])
         start += len(piece)
+
+
+def _each_with_each(
+    starts: Ints, lists: Ints, other_starts: Ints, other_lists: Ints
+) -> tuple[Ints, Ints]:
+    """Return the places of every member of a list with every member of the list beside it."""
+    counts = starts[lists + 1] - starts[lists]
+    others = other_starts[other_lists + 1] - other_starts[other_lists]
+    total = counts * others
+    pair = np.repeat(np.arange(len(lists)), total)
+    number = np.arange(int(total.sum())) - np.repeat(np.cumsum(total) - total, total)
+    one, other = number // others[pair], number % others[pair]
+    return starts[lists[pair]] + one, other_starts[other_lists[pair]] + other
 
 
 def _beside(num: int, one: Ints, other: Ints, values: Floats) -> _Neighbours:

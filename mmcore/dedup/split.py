@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -140,11 +141,11 @@ class GroupSplit(CorpusRule):
         numbers, words = _classes(corpus, self.stratify)
         placed = read_counts(shelf)
         class_of, sizes = _commonest(numbers, roots, alone, len(words))
-        for number, word in enumerate(words):
-            members = np.flatnonzero(class_of == number)
-            if len(members):
-                counts = placed.get(word, {})
-                self._by_deficit(corpus, alone, members, sizes, counts, is_held, chosen)
+        order = np.argsort(class_of, kind="stable")
+        first = np.flatnonzero(np.diff(class_of[order], prepend=-1))
+        for members in np.split(order, first[1:]) if len(order) else ():
+            counts = placed.get(words[int(class_of[members[0]])], {})
+            self._by_deficit(corpus, alone, members, sizes, counts, is_held, chosen)
         return chosen
 
     def _by_threshold(self, group: str) -> int:
@@ -192,7 +193,7 @@ class _Verdict:
     corpus: Corpus
     joined: Joined
     splits: tuple[str, ...]
-    split_of: Ints
+    split_of: np.ndarray[Any, np.dtype[np.int8]]
     """The number of the split of each row that joins no group of old, or -1."""
     is_held: Flags
     """Which rows are held out, or linked to one that is."""
