@@ -276,7 +276,8 @@ class _Buffer:
 def _mapped(path: Path) -> Bytes:
     if path.stat().st_size == 0:
         return np.empty(0, np.uint8)
-    return np.memmap(path, np.uint8, "r")
+    # as a plain array: memmap's own indexing is slow
+    return np.asarray(np.memmap(path, np.uint8, "r"))
 
 
 def _sorted_keys(key_bytes: Bytes, key_ends: Ints, are_unique: bool) -> Ints:

@@ -113,7 +113,8 @@ class Shelf:
 
 
 def _open(path: Path) -> Any:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    # as a plain array: memmap's own indexing is slow
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _pieces(array: Any) -> Iterator[Any]:

@@ -5,6 +5,7 @@ import os
 import random
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import av
@@ -321,7 +322,7 @@ def test_no_samples_and_one_sample_are_kept() -> None:
 HASHES = st.lists(st.integers(0, 2**9 - 1), max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(values=HASHES, chains=st.booleans(), seed=st.integers(0, 99))
 def test_order_does_not_matter(values: list[int], chains: bool, seed: int) -> None:
     rule = NearDuplicates(max_distance={"image": 1}, chains=chains)
@@ -331,16 +332,51 @@ def test_order_does_not_matter(values: list[int], chains: bool, seed: int) -> No
     assert forward == {str(outcome) for outcome in decided(rule, shuffled)}
 
 
-@settings(max_examples=60, deadline=None)
-@given(values=HASHES, cut=st.integers(0, 30))
-def test_increments_drop_what_is_near_to_the_known(values: list[int], cut: int) -> None:
-    rule = NearDuplicates(max_distance={"image": 1}, chains=False)
-    samples = [hashed(f"k{i:02d}", value) for i, value in enumerate(values)]
+def in_plain_python(known: dict[str, int], new: dict[str, int], *, chains: bool) -> dict[str, str]:
+    """The twin of each newcomer that goes, with all that is known and all pairs in view."""
+    values = {**known, **new}
+    clusters = {key: {key} for key in values}
+    for one, other in combinations(values, 2):
+        if (values[one] ^ values[other]).bit_count() <= 1 and clusters[one] is not clusters[other]:
+            joined = clusters[one] | clusters[other]
+            clusters.update(dict.fromkeys(joined, joined))
+    found: dict[str, str] = {}
+    for cluster in {id(one): one for one in clusters.values()}.values():
+        kept = sorted(cluster & known.keys())
+        for key in sorted(cluster & new.keys()):
+            near = [one for one in kept if (values[one] ^ values[key]).bit_count() <= 1]
+            if near or (chains and kept):
+                found[key] = (near or kept)[0]
+            else:
+                kept.append(key)
+    return found
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 2**8 - 1), st.integers(0, 2)), max_size=30),
+    chains=st.booleans(),
+    names=st.randoms(use_true_random=False),
+)
+def test_increments_decide_as_all_pairs_with_all_that_is_known_would(
+    arrivals: list[tuple[int, int]], chains: bool, names: random.Random
+) -> None:
+    rule = NearDuplicates(max_distance={"image": 1}, chains=chains)
+    keys = [f"k{i:02d}" for i in range(len(arrivals))]
+    names.shuffle(keys)
+    known: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as directory:
         growing = Growing(Path(directory), rule)
-        rows = {**growing.add(samples[:cut]), **growing.add(samples[cut:])}
-    # keys rise with time: those who came first are those whom the batch prefers
-    assert {key: row.twin for key, row in rows.items() if row.twin} == twins(rule, samples)
+        for increment in range(3):
+            new = {
+                key: value
+                for key, (value, when) in zip(keys, arrivals, strict=True)
+                if when == increment
+            }
+            rows = growing.add([hashed(key, value) for key, value in new.items()])
+            expected = in_plain_python(known, new, chains=chains)
+            assert {key: row.twin for key, row in rows.items() if row.twin} == expected
+            known |= {key: value for key, value in new.items() if key not in expected}
 
 
 def melodies(number: int) -> list[Sample]:
@@ -418,7 +454,7 @@ def test_what_is_compared_within_a_group_is_so_against_the_known(tmp_path: Path)
     assert {key: row.twin for key, row in rows.items()} == {"b-en": "a", "b-fr": ""}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(values=HASHES)
 def test_one_of_each_cluster_is_kept(values: list[int]) -> None:
     rule = NearDuplicates(max_distance={"image": 1})

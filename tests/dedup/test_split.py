@@ -149,7 +149,7 @@ def test_wrong_fractions_are_a_config_error(fractions: Mapping[str, float], mess
         GroupSplit(together=("image",), fractions=fractions)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     values=st.lists(
         st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 2), st.integers(0, 2)),
