@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -98,7 +98,19 @@ def write(url: str, data: bytes) -> None:
         if not is_local(url):
             _filesystem(url).pipe_file(url, data)
             return
-        with _temporary_beside(url, data) as temporary:
+        with _temporary_beside(url, [data]) as temporary:
+            os.replace(temporary.path, url)
+    except OSError as error:
+        raise _storage_error("write", url, error) from error
+
+
+def write_pieces(url: str, pieces: Iterable[bytes]) -> None:
+    """Write a file of any size a piece at a time, seen whole or not at all, as `write` does."""
+    try:
+        if not is_local(url):
+            _write_remote(url, pieces)
+            return
+        with _temporary_beside(url, pieces) as temporary:
             os.replace(temporary.path, url)
     except OSError as error:
         raise _storage_error("write", url, error) from error
@@ -113,7 +125,7 @@ def create(url: str, data: bytes) -> bool:
     try:
         if not is_local(url):
             return _create_remote(url, data)
-        with _temporary_beside(url, data) as temporary:
+        with _temporary_beside(url, [data]) as temporary:
             try:
                 os.link(temporary.path, url)
             except FileExistsError:
@@ -214,16 +226,17 @@ def is_abandoned(path: str) -> bool:
 class _temporary_beside:  # noqa: N801 - reads as a function
     """A fully written and synced temporary file in the directory of `url`, gone on leaving."""
 
-    def __init__(self, url: str, data: bytes) -> None:
+    def __init__(self, url: str, pieces: Iterable[bytes]) -> None:
         self.directory = os.path.dirname(url) or "."
         self.path = os.path.join(self.directory, temporary_name())
-        self.data = data
+        self.pieces = pieces
 
     def __enter__(self) -> "_temporary_beside":
         os.makedirs(self.directory, exist_ok=True)
         try:
             with open(self.path, "xb") as file:
-                file.write(self.data)
+                for piece in self.pieces:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -238,6 +251,19 @@ class _temporary_beside:  # noqa: N801 - reads as a function
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _write_remote(url: str, pieces: Iterable[bytes]) -> None:
+    file = _filesystem(url).open(url, "wb")
+    try:
+        for piece in pieces:
+            file.write(piece)
+    except BaseException:
+        file.discard()
+        # or what has come so far would be committed when the object goes
+        file.closed = True
+        raise
+    file.close()
 
 
 def _create_remote(url: str, data: bytes) -> bool:

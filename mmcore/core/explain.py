@@ -22,6 +22,7 @@ from mmcore.core.lineage import (
 from mmcore.core.rows import Row, decode_row, rows_files
 from mmcore.core.step import Artifact
 from mmcore.errors import ConfigError
+from mmcore.media.near.prints import without_prints
 from mmcore.sample import Json
 
 INGEST_STEP = "ingest"
@@ -71,7 +72,7 @@ def explain(root: str, dataset: DatasetVersion, key: str) -> dict[str, Json]:
         "status": last.status,
         "decided_by": None,
         "source": _source(first),
-        "meta": dict(last.sample.meta),
+        "meta": without_prints(last.sample.meta),
         "scores": dict(last.sample.scores),
         "steps": [{"step": step, "status": row.status} for step, row in rows.items()],
         "shard": None,

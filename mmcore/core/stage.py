@@ -16,10 +16,12 @@ Both are frozen specs: their fields are their configuration, and the configurati
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
+from mmcore.core.columns import Corpus, Flags, Want
+from mmcore.core.shelf import Shelf
 from mmcore.sample import Json, Outcome, Sample
 
 Worker = Callable[[Sample], Outcome]
@@ -62,20 +64,41 @@ class Stage(Component):
         raise NotImplementedError
 
 
+class Verdict(Protocol):
+    """What a rule decided: a few numbers per sample, from which outcomes are made one at a time."""
+
+    @property
+    def kept(self) -> Flags:
+        """Which rows of the corpus it keeps."""
+        ...
+
+    def outcome(self, row: int, sample: Sample) -> Outcome:
+        """Return what becomes of the sample of a row."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class CorpusRule(Component):
     """Something that can only be decided with every sample in view: duplicates, splits.
 
-    It sees keys, references, metadata and scores; never bytes.
+    It sees columns (`core/columns.py`), a row per sample in the order of keys, and never bytes.
+    What it writes on its shelf is what it knows when the dataset grows: what was decided stands,
+    and the newcomers fit in with it, at the cost of the newcomers.
     """
 
-    def decide(self, samples: Sequence[Sample], known: Sequence[Sample] = ()) -> Iterator[Outcome]:
-        """Yield one outcome per sample, in any order, whatever the order of the input.
-
-        `known` are those that the rule kept in earlier increments: what was decided stands, and
-        the newcomers fit in with it.
-        """
+    def wants(self) -> tuple[Want, ...]:
+        """Return the columns that it compares."""
         raise NotImplementedError
+
+    def decide(self, corpus: Corpus, shelf: Shelf) -> Verdict:
+        """Decide on every row, in view of what earlier increments left on the shelf."""
+        raise NotImplementedError
+
+    def remember(self, corpus: Corpus, verdict: Verdict, kept: Flags, shelf: Shelf) -> None:
+        """Put on the shelf what increments to come must know of the rows that the step kept.
+
+        `kept` leaves out what rules after this one dropped.
+        """
 
 
 def rule_name(component: Component) -> str:

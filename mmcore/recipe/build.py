@@ -78,7 +78,7 @@ class _Builder:
     def _data_steps(self) -> list[Step | None]:
         recipe = self.recipe
         layout = self._named(recipe.source.layout, ("source", "layout"), Layout, default="folder")
-        split = self._rule(recipe.split, "split", default="group_split", seed=recipe.seed)
+        split = self._rule(recipe.split, ("split",), default="group_split", seed=recipe.seed)
         if recipe.source.captions == "each" and split is not None:
             split = _linked(split)
         clean = self._chain(recipe.clean, "clean", "ingest")
@@ -88,10 +88,9 @@ class _Builder:
             self._step("clean", clean, "ingest"),
         ]
         if recipe.dedup is not None:
-            rule = self._rule(recipe.dedup, "dedup", default="exact_duplicates")
-            dedup = _corpus_work("dedup", "clean", rule)
+            dedup = _corpus_work("dedup", "clean", self._dedup(recipe.dedup))
             steps.append(self._step("dedup", dedup, "clean", grows=True))
-        work = _corpus_work("split", before_split, split)
+        work = _corpus_work("split", before_split, [split])
         steps.append(self._step("split", work, before_split, grows=True))
         if recipe.tokenizer is not None:
             tokenizer = self._made(TokenizerWork, recipe.tokenizer, ("tokenizer",))
@@ -104,6 +103,8 @@ class _Builder:
             "licence": getattr(layout, "licence", ""),
             "together": getattr(split, "together", ()),
             "optional": _optional(clean),
+            "max_distance": getattr(split, "max_distance", {}),
+            "min_similarity": getattr(split, "min_similarity", {}),
         }
         shard = self._made(ShardWork, {**defaults, **recipe.shard}, ("shard",))
         directory = f"ds/{recipe.name}"
@@ -184,12 +185,19 @@ class _Builder:
         found = tuple(stage for stage in stages if stage is not None)
         return MapWork(step=step, samples_from=samples_from, stages=found)
 
+    def _dedup(self, fields: Mapping[str, Any]) -> list[CorpusRule | None]:
+        """Return the one rule, or several that are told apart by their names."""
+        if not has_several_rules(fields):
+            return [self._rule(fields, ("dedup",), default="exact_duplicates")]
+        return [
+            self._rule(of_rule or {}, ("dedup", name), default=name)
+            for name, of_rule in fields.items()
+        ]
+
     def _rule(
-        self, fields: Mapping[str, Any], section: str, *, default: str, **defaults: Any
+        self, fields: Mapping[str, Any], path: Path_, *, default: str, **defaults: Any
     ) -> CorpusRule | None:
-        return self._guarded(
-            lambda: _rule_with_defaults(fields, section, default, defaults), (section,)
-        )
+        return self._guarded(lambda: _rule_with_defaults(fields, path, default, defaults), path)
 
     def _named(
         self, fields: Mapping[str, Any] | None, path: Path_, kind: type[MadeT], *, default: str
@@ -209,8 +217,20 @@ class _Builder:
         return None
 
 
-def _corpus_work(step: str, samples_from: str, rule: CorpusRule | None) -> CorpusWork | None:
-    return None if rule is None else CorpusWork(step=step, samples_from=samples_from, rule=rule)
+def has_several_rules(fields: Mapping[str, Any]) -> bool:
+    """Return whether a section names rules, each with its fields, and is not itself one rule."""
+    return bool(fields) and all(
+        value is None or isinstance(value, dict) for value in fields.values()
+    )
+
+
+def _corpus_work(
+    step: str, samples_from: str, rules: Sequence[CorpusRule | None]
+) -> CorpusWork | None:
+    made = tuple(rule for rule in rules if rule is not None)
+    if len(made) < len(rules):
+        return None
+    return CorpusWork(step=step, samples_from=samples_from, rules=made)
 
 
 def _linked(split: CorpusRule) -> CorpusRule:
@@ -229,11 +249,12 @@ def _optional(clean: MapWork) -> tuple[str, ...]:
 
 
 def _rule_with_defaults(
-    fields: Mapping[str, Any], section: str, default: str, defaults: Mapping[str, Any]
+    fields: Mapping[str, Any], path: Path_, default: str, defaults: Mapping[str, Any]
 ) -> CorpusRule:
     """Build a rule, giving it those of the defaults that it has a field for."""
-    cls = find_class(fields.get("use", default), (section,))
+    name = fields.get("use", default)
+    cls = find_class(name, path[:-1] if name == path[-1] else path)
     known = getattr(cls, "__dataclass_fields__", {})
     usable = {name: value for name, value in defaults.items() if name in known}
-    made: CorpusRule = make_named({**usable, **fields}, (section,), CorpusRule, default=default)
+    made: CorpusRule = make_named({**usable, **fields}, path, CorpusRule, default=default)
     return made

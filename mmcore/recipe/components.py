@@ -56,8 +56,14 @@ SHORT_NAMES: Mapping[str, str] = {
     "still_video": "mmcore.clean.video.StillVideo",
     "scene_cuts": "mmcore.clean.video.SceneCuts",
     "black_video": "mmcore.clean.video.BlackVideo",
+    # what near duplicates are found by
+    "sign_image": "mmcore.dedup.sign.SignImage",
+    "sign_text": "mmcore.dedup.sign.SignText",
+    "sign_audio": "mmcore.dedup.sign.SignAudio",
+    "sign_video": "mmcore.dedup.sign.SignVideo",
     # rules over the whole corpus
     "exact_duplicates": "mmcore.dedup.exact.ExactDuplicates",
+    "near_duplicates": "mmcore.dedup.near.NearDuplicates",
     "group_split": "mmcore.dedup.split.GroupSplit",
     # encoding
     "encode_image": "mmcore.encode.image.EncodeImage",

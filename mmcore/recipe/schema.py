@@ -62,6 +62,7 @@ class Recipe(Section):
     clean: dict[str, Fields | None] = {}
     """Stages in their order; the first that does not keep a sample decides."""
     dedup: Fields | None = None
+    """One rule, or several by name, each over what those before it kept."""
     split: Fields
     encode: dict[str, Fields | None] = {}
     """Stages in their order."""

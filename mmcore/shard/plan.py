@@ -7,12 +7,15 @@ samples came in does not matter.
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from mmcore.core.linkage import leaks
+from mmcore.core.leaks import leaks
+from mmcore.core.nearness import Limits
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.errors import AccountingError, IntegrityError, StepError
+from mmcore.media.near.prints import without_prints
 from mmcore.sample import Dropped, Json, Outcome, Part, PartRef, Quarantined, Sample, modality_of
 from mmcore.shard.document import EXTENSION, Schema, document
 from mmcore.shard.tar import BLOCK_BYTES, name_problem, padded
@@ -115,20 +118,26 @@ def cut(
     return plans
 
 
-def refuse_leaks(samples: Iterable[Sample], together: Sequence[str]) -> None:
+def refuse_leaks(
+    samples: Iterable[Sample],
+    together: Sequence[str],
+    limits: Limits | None = None,
+    known: Callable[[str], SortedRuns] | None = None,
+) -> None:
     """Raise IntegrityError when something that must stay together lies in two splits."""
-    found = leaks(samples, together)
+    found = leaks(samples, together, limits, known)
     if found:
         leak = found[0]
         where = ", ".join(f"{key} in {split}" for split, key in leak.keys)
         raise IntegrityError(
             f"{len(found)} values leak between splits; the first is {leak.name} {leak.value!r}: "
-            f"{where}. Nothing was published. Name {leak.name} in the split's `together`."
+            f"{where}. Nothing was published. Name {leak.name} in the split's `together`, or in "
+            "its `max_distance` or `min_similarity`."
         )
 
 
 def to_payload(sample: Sample) -> dict[str, Json]:
-    """Return a sample as JSON, its parts by reference."""
+    """Return a sample as JSON, its parts by reference and without prints."""
     parts: dict[str, Json] = {}
     for extension, part in sorted(sample.parts.items()):
         assert part.ref is not None, f"{sample.key}.{extension} comes from an artifact"
@@ -136,7 +145,7 @@ def to_payload(sample: Sample) -> dict[str, Json]:
     return {
         "key": sample.key,
         "parts": parts,
-        "meta": dict(sample.meta),
+        "meta": without_prints(sample.meta),
         "scores": dict(sample.scores),
     }
 

@@ -1,13 +1,17 @@
 """The step that turns encoded samples into a dataset that every common reader opens unchanged."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, ClassVar, cast
 
 from mmcore import storage
+from mmcore.core.corpus_work import known_shelf
 from mmcore.core.manifest import Counts, FileRecord
+from mmcore.core.nearness import Limits
 from mmcore.core.rows import file_record, load_part, read_kept, write_part
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.core.step import Inputs, Task, TaskContext, TaskReport
 from mmcore.errors import AccountingError, ConfigError
 from mmcore.sample import MODALITIES, Dropped, Json, Outcome, Quarantined, modality_of, sha256_hex
@@ -52,20 +56,28 @@ class ShardWork:
     """Modalities that a sample may lack; a recipe takes those of its `require_parts`."""
     together: tuple[str, ...] = ()
     """What must not be found in two splits, besides `meta:split_group`: `image`, `meta:caption`."""
+    max_distance: Mapping[str, int] = field(default_factory=dict)
+    """How near two samples of two splits must not be: as in the split."""
+    min_similarity: Mapping[str, float] = field(default_factory=dict)
     step: str = "shard"
     samples_from: str = "encode"
     runs_in_driver: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("samples_per_shard", "max_shard_bytes"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"shard.{field}={getattr(self, field)}; it must be at least 1.")
         unknown = [name for name in self.optional if name not in MODALITIES]
         if unknown:
             raise ConfigError(
                 f"shard.optional names {unknown[0]!r}, which is no modality. "
                 f"Use some of {', '.join(MODALITIES)}."
             )
+        self._limits.check("shard")
+        for name in ("samples_per_shard", "max_shard_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"shard.{name}={getattr(self, name)}; it must be at least 1.")
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.max_distance, self.min_similarity)
 
     def identity(self) -> Mapping[str, Json]:
         fields = asdict(self)
@@ -82,7 +94,7 @@ class ShardWork:
             optional=self.optional,
             may_be_empty=before is not None,
         )
-        refuse_leaks(samples, (GROUP, *self.together))
+        refuse_leaks(samples, (GROUP, *self.together), self._limits, _known_near(inputs))
         schema = before.schema if before else schema_of(samples)
         if before:
             before.check_fit(samples)
@@ -209,6 +221,12 @@ class ShardWork:
         if lacking:
             facts["optional_extensions"] = list(lacking)
         return TaskReport([*files, *inherited], facts=facts)
+
+
+def _known_near(inputs: Inputs) -> Callable[[str], SortedRuns] | None:
+    """Return the index of what the split of earlier increments knows, by modality."""
+    split = inputs.history[-1].get("split") if inputs.history else None
+    return None if split is None else partial(SortedRuns, known_shelf(split))
 
 
 def _per_split(in_shard: Mapping[str, Sequence[StoredSample]]) -> Counter[str]:
