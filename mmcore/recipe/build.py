@@ -15,7 +15,7 @@ from mmcore.core.stage import CorpusRule, Stage
 from mmcore.core.step import Step, Work
 from mmcore.encode.tokenizer import TokenizerWork
 from mmcore.errors import ConfigError
-from mmcore.ingest.layout import Layout
+from mmcore.ingest.layout import ContainerLayout, Layout
 from mmcore.ingest.work import IngestWork
 from mmcore.recipe.components import InvalidComponent, find_class, make, make_named
 from mmcore.recipe.schema import Recipe
@@ -51,7 +51,9 @@ def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = Fal
     url = os.path.abspath(section.path) if is_relative else section.path
     ingest = next(step.work for step in steps if isinstance(step.work, IngestWork))
     count_new = None if rebuild else ingest.count_new
-    graph = Graph(loaded.value.name, Source(url, section.hint), tuple(steps), count_new)
+    reader = ingest.layout if isinstance(ingest.layout, ContainerLayout) else None
+    source = Source(url, section.hint, reader)
+    graph = Graph(loaded.value.name, source, tuple(steps), count_new)
     return LoadedRecipe(loaded.value, graph, loaded, tuple(overrides))
 
 

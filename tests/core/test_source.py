@@ -24,7 +24,7 @@ class CountingExecutor(LocalExecutor):
         self, function: Callable[[Any], Any], items: Iterable[Any]
     ) -> Iterator[tuple[int, Any]]:
         chunks = list(items)
-        self.__dict__["hashed"] = [path for chunk in chunks for path in chunk]
+        self.__dict__["hashed"] = [file.path for chunk in chunks for file in chunk]
         return super().map(function, chunks)
 
 

@@ -142,7 +142,9 @@ def test_a_sample_without_the_label_is_quarantined(
     assert broken.reason == "label_missing"
 
 
-@pytest.mark.parametrize("label_from", ["", "json:", "path", "Folder"])
+@pytest.mark.parametrize(
+    "label_from", ["", "json:", "paths", "Folder", "folder:", "folder:x", "cls"]
+)
 def test_an_unknown_label_source_is_refused(label_from: str) -> None:
     with pytest.raises(ConfigError, match="label_from"):
         FolderLayout(label_from=label_from)
