@@ -32,16 +32,15 @@ def is_public(address: str) -> bool:
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip in _LOCAL_NAT64:
-            return False
-        inside = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in _NAT64 or int(ip) >> 32 == 0:  # the last: IPv4-compatible, long deprecated
-            inside.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        wrapped = [one for one in inside if one is not None]
-        if not all(_is_open(one) for one in wrapped):
+        if ip in _LOCAL_NAT64 or ip.is_site_local:
             return False
         if ip.ipv4_mapped is not None:
-            return True
+            return _is_open(ip.ipv4_mapped)
+        if ip in _NAT64:
+            return _is_open(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+        tunnelled = [one for one in (ip.sixtofour, *(ip.teredo or ())) if one is not None]
+        if not all(_is_open(one) for one in tunnelled):
+            return False
     return _is_open(ip)
 
 

@@ -215,7 +215,7 @@ def _target(url: str) -> str:
     try:
         host = _host(parts)
     except UnicodeError as error:
-        raise _Failed("url_refused", f"no name of a host: {error.reason}") from error
+        raise _Failed("url_refused", f"no name of a host: {error}") from error
     path = quote(parts.path or "/", safe=_URL_SAFE)
     query = f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
     return f"{parts.scheme}://{host}{path}{query}"

@@ -65,6 +65,10 @@ class FolderLayout(DescribedLayout):
                 raw = replace(raw, files={**raw.files, _TABLE: table})
             samples.append(raw)
             unclaimed.extend(left_over)
+        used = {raw.files[_TABLE].path for raw in samples if _TABLE in raw.files}
+        unclaimed.extend(
+            (file.path, "sidecar_alone") for file in tables.values() if file.path not in used
+        )
         return Grouping(with_unique_keys(samples), sorted(unclaimed))
 
     def make(self, raw: RawSample, read_file: ReadFile) -> Made:
