@@ -47,8 +47,8 @@ def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = Fal
     if problems:
         raise loaded.error(problems)
     section = loaded.value.source
-    is_relative = storage.is_local(section.path)
-    url = os.path.abspath(section.path) if is_relative else section.path
+    path = section.path.removeprefix("file://")
+    url = os.path.abspath(path) if storage.is_local(path) else path
     ingest = next(step.work for step in steps if isinstance(step.work, IngestWork))
     count_new = None if rebuild else ingest.count_new
     reader = ingest.layout if isinstance(ingest.layout, ContainerLayout) else None
