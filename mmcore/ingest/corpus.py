@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -59,8 +60,12 @@ class OpenCorpus:
         field = pc.field("path")
         # the bounds let whole row groups be skipped
         wanted = field.isin(sorted(set(paths))) & (field >= min(paths)) & (field <= max(paths))
-        table = _read_files(self.inputs[SCAN_STEP], wanted)
+        table = pq.read_table(pa.BufferReader(self._files), columns=_COLUMNS, filters=wanted)
         return {file.path: file for file in _source_files(table)}
+
+    @cached_property
+    def _files(self) -> bytes:
+        return storage.read(storage.join(self.inputs[SCAN_STEP].url, FILES_NAME))
 
     def arrived(self, path: str) -> Iterator[Arrived]:
         name = fetched_name(path, RESULTS_NAME)
@@ -76,7 +81,8 @@ class OpenCorpus:
 
 def read_files(scan: Artifact) -> list[SourceFile]:
     """Return the files that a scan found, sorted by path."""
-    return _source_files(_read_files(scan, None))
+    data = storage.read(storage.join(scan.url, FILES_NAME))
+    return _source_files(pq.read_table(pa.BufferReader(data), columns=_COLUMNS))
 
 
 def read_num_samples(scan: Artifact) -> dict[str, int]:
@@ -108,11 +114,6 @@ def num_arrived_since(before: Artifact, after: Artifact, path: str) -> int | Non
     if len(old) != len(new) or pc.any(pc.and_(pc.invert(failed), still)).as_py():
         return None
     return int(pc.sum(pc.and_(failed, pc.invert(still))).as_py() or 0)
-
-
-def _read_files(scan: Artifact, wanted: pc.Expression | None) -> pa.Table:
-    data = storage.read(storage.join(scan.url, FILES_NAME))
-    return pq.read_table(pa.BufferReader(data), columns=_COLUMNS, filters=wanted)
 
 
 def _source_files(table: pa.Table) -> list[SourceFile]:

@@ -60,7 +60,7 @@ def test_what_is_no_sample_is_left_aside_with_a_reason() -> None:
         ".answers.json": b"{}",
         ".git/x.txt": b"x",
         "README": b"x",
-        "a/cat.psd": b"x",
+        "a/cat.doc": b"x",
         "a/info.json": b"{}",
     }
     grouping = group(FolderLayout(), contents)
@@ -69,7 +69,7 @@ def test_what_is_no_sample_is_left_aside_with_a_reason() -> None:
         (".answers.json", "hidden"),
         (".git/x.txt", "hidden"),
         ("README", "no_extension"),
-        ("a/cat.psd", "unknown_extension"),
+        ("a/cat.doc", "unknown_extension"),
         ("a/info.json", "sidecar_alone"),
     ]
 
