@@ -261,9 +261,10 @@ def _commit(
         fields.append(("num_samples", pa.int64()))
     files = [file_record(url, FILES_NAME, table_bytes(pa.table(columns, pa.schema(fields))))]
     if gathered:
+        failed = Counts.total(Counts(dropped=one.failed) for one in gathered).dropped
         facts["fetched"] = {
             "num_fetched": sum(one.num_fetched for one in gathered),
-            "failed": Counts.total(Counts(dropped=one.failed) for one in gathered).dropped,
+            "failed": dict(failed),
         }
     for one in gathered:
         for record in one.files:

@@ -152,7 +152,7 @@ async def _ask(
         "write": seconds,
         "pool": seconds,
     }
-    headers = {
+    headers: dict[bytes | str, bytes | str] = {
         "Accept": "*/*",
         "Accept-Encoding": "identity",
         "Host": _host(urlsplit(url)),

@@ -5,8 +5,9 @@ star/metadata.csv
 """
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from mmcore.errors import SampleError
 from mmcore.ingest.described import DescribedLayout, with_caption
@@ -37,6 +38,9 @@ class FolderLayout(DescribedLayout):
     below, a row for each: its columns are metadata, like the fields of a sidecar."""
     table_key: str = "file_name"
     """The column that names the file, relative to the table."""
+    several: Literal["quarantine", "each"] = "quarantine"
+    """Of `owl.jpg` and `owl.png`, which picture is meant? `quarantine`: nobody knows. `each`: they
+    are a sample each, sharing what else has their stem."""
 
     def group(self, files: Sequence[SourceFile]) -> Grouping:
         tables = {
@@ -59,17 +63,32 @@ class FolderLayout(DescribedLayout):
             if all(extension == _SIDECAR for extension, _ in found):
                 unclaimed.extend((file.path, "sidecar_alone") for _, file in found)
                 continue
-            raw, left_over = _raw_sample(stem, found)
             table = nearest_table(stem, tables)
-            if table is not None:
-                raw = replace(raw, files={**raw.files, _TABLE: table})
-            samples.append(raw)
-            unclaimed.extend(left_over)
+            for original_key, members in self._divided(stem, found):
+                raw, left_over = _raw_sample(original_key, members)
+                if table is not None:
+                    raw = replace(raw, files={**raw.files, _TABLE: table})
+                samples.append(raw)
+                unclaimed.extend(left_over)
         used = {raw.files[_TABLE].path for raw in samples if _TABLE in raw.files}
         unclaimed.extend(
             (file.path, "sidecar_alone") for file in tables.values() if file.path not in used
         )
         return Grouping(with_unique_keys(samples), sorted(unclaimed))
+
+    def _divided(
+        self, stem: str, found: Sequence[tuple[str, SourceFile]]
+    ) -> Iterator[tuple[str, Sequence[tuple[str, SourceFile]]]]:
+        """Yield the samples that files of one stem are: one, or one per file of a modality."""
+        ambiguous = ambiguous_parts([extension for extension, _ in found])
+        is_one_kind = len({modality_of(extension) for extension in ambiguous}) == 1
+        if self.several == "quarantine" or not is_one_kind or len(set(ambiguous)) < len(ambiguous):
+            yield stem, found
+            return
+        shared = [one for one in found if one[0] not in ambiguous]
+        for extension, file in found:
+            if extension in ambiguous:
+                yield f"{stem}.{extension}", [(extension, file), *shared]
 
     def make(self, raw: RawSample, read_file: ReadFile) -> Made:
         table = raw.files.get(_TABLE)

@@ -61,7 +61,8 @@ def read_records(path: str, stream: BinaryIO) -> Iterator[Record]:
     number = 0
     try:
         for values, problem in _rows(path, stream):
-            yield Record(number, values, problem and (problem.reason, problem.detail))
+            why = None if problem is None else (problem.reason, problem.detail)
+            yield Record(number, values, why)
             number += 1 if problem is None else max(problem.num_rows, 1)
     except _TableBroken as error:
         yield Record(number, {}, (UNREADABLE, f"{path}: after {number} rows: {error}"))

@@ -266,8 +266,8 @@ class TableLayout(ContainerLayout):
         for name in ("label", "language", "licence", "source"):
             column = named.get(name)
             value = None if column is None else find_field(row.values, column)
-            if isinstance(value, int) and not isinstance(value, bool) and column in names:
-                classes = names[column]
+            classes = names.get(column or "", ())
+            if classes and isinstance(value, int) and not isinstance(value, bool):
                 value = classes[value] if 0 <= value < len(classes) else None
             if value is not None and value != "":
                 said[name] = value
