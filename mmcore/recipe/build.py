@@ -18,7 +18,7 @@ from mmcore.core.step import Step, Work
 from mmcore.encode.tokenizer import TokenizerWork
 from mmcore.errors import ConfigError
 from mmcore.ingest.captions import EXPANDED_FROM
-from mmcore.ingest.layout import Layout
+from mmcore.ingest.layout import ContainerLayout, Layout
 from mmcore.ingest.work import IngestWork
 from mmcore.recipe.components import InvalidComponent, find_class, make, make_named
 from mmcore.recipe.overrides import is_by_modality, spelled_out
@@ -53,11 +53,13 @@ def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = Fal
     if problems:
         raise loaded.error(problems)
     section = loaded.value.source
-    is_relative = storage.is_local(section.path)
-    url = os.path.abspath(section.path) if is_relative else section.path
+    path = section.path.removeprefix("file://")
+    url = os.path.abspath(path) if storage.is_local(path) else path
     ingest = next(step.work for step in steps if isinstance(step.work, IngestWork))
     count_new = None if rebuild else ingest.count_new
-    graph = Graph(loaded.value.name, Source(url, section.hint), tuple(steps), count_new)
+    reader = ingest.layout if isinstance(ingest.layout, ContainerLayout) else None
+    source = Source(url, section.hint, reader)
+    graph = Graph(loaded.value.name, source, tuple(steps), count_new)
     return LoadedRecipe(loaded.value, graph, loaded, tuple(overrides))
 
 

@@ -21,6 +21,9 @@ SHORT_NAMES: Mapping[str, str] = {
     # layouts of raw corpora
     "folder": "mmcore.ingest.folder.FolderLayout",
     "stamps": "mmcore.ingest.stamps.StampsLayout",
+    "webdataset": "mmcore.ingest.webdataset.WebdatasetLayout",
+    "table": "mmcore.ingest.table.TableLayout",
+    "urls": "mmcore.ingest.urllist.UrlListLayout",
     # cleaning
     "require_parts": "mmcore.clean.parts.RequireParts",
     "keep_parts": "mmcore.clean.parts.KeepParts",

@@ -19,7 +19,8 @@ class SourceSection(Section):
     path: str
     """A folder, or an fsspec URL such as s3://bucket/prefix."""
     layout: Fields
-    """`use: folder` or `use: stamps`, or an import path, with its fields."""
+    """`use: folder`, `webdataset`, `table`, `urls` or `stamps`, or an import path, with its
+    fields."""
     samples_per_task: Annotated[int, Field(ge=1)] = 256
     captions: Literal["together", "each"] = "together"
     """Captions by language (`en.txt`, `fr.txt`): parts of one sample, or a sample each."""
