@@ -80,6 +80,17 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Key:
+    """The digest of a sample's own key: by it a sample is known that has changed."""
+
+    width: int = DIGEST_BYTES
+    lies_in_file: bool = False
+
+    def of(self, sample: Sample) -> Sequence[bytes]:
+        return [key_digest(sample.key)]
+
+
+@dataclass(frozen=True)
 class Score:
     """What a stage measured, float64; a sample without the score has no value."""
 
@@ -111,6 +122,11 @@ class Word:
 def digest_of(*words: str) -> bytes:
     """Return 128 bits that stand for some words."""
     return blake2b("\0".join(words).encode(), digest_size=DIGEST_BYTES).digest()
+
+
+def key_digest(key: str) -> bytes:
+    """Return 128 bits that stand for a key."""
+    return digest_of("", key)
 
 
 @dataclass(frozen=True)

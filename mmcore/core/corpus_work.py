@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmcore.core.change import gone_now
 from mmcore.core.columns import Corpus, Gatherer, Ints
 from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.rows import read_kept, read_rows_file, rows_files, write_part
@@ -43,23 +44,26 @@ class CorpusWork:
 
     def run(self, task: Task, context: TaskContext) -> TaskReport:
         artifact = context.inputs[self.samples_from]
-        earlier = context.inputs.earlier(self.step)
+        settled = context.inputs.settled.get(self.step)
         with tempfile.TemporaryDirectory(prefix="mm-corpus-") as scratch:
-            shelves = [
-                Shelf(
-                    context.output_url,
-                    f"{KNOWN}/{number}-{rule_name(rule)}",
-                    Path(scratch),
-                    earlier=earlier[-1] if earlier else None,
-                )
-                for number, rule in enumerate(self.rules)
-            ]
-            decided = decide(self.rules, read_kept(artifact), shelves, Path(scratch))
+            shelves = list(self._shelves(context, Path(scratch)))
+            # what is only held on to is read, and what is kept of it is written anew
+            known = [known_shelf(settled, i) for i in range(len(shelves))] if settled else None
+            gone = gone_now(context.inputs)
+            samples = read_kept(artifact)
+            decided = decide(self.rules, samples, shelves, Path(scratch), known=known, gone=gone)
             reports = list(self._write(artifact, decided, context))
             kept_files = [record for shelf in shelves for record in shelf.close()]
         files = [file for report in reports for file in report.files]
         counts = Counts.total(report.counts for report in reports)
         return TaskReport(files=[*files, *kept_files], counts=counts)
+
+    def _shelves(self, context: TaskContext, scratch: Path) -> Iterator[Shelf]:
+        earlier = context.inputs.earlier(self.step)
+        for number, rule in enumerate(self.rules):
+            folder = f"{KNOWN}/{number}-{rule_name(rule)}"
+            before = earlier[-1] if earlier else None
+            yield Shelf(context.output_url, folder, scratch, earlier=before)
 
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
         return TaskReport(files=())
@@ -105,18 +109,24 @@ def decide(
     samples: Iterable[Sample],
     shelves: Sequence[Shelf],
     scratch: Path,
+    *,
+    known: Sequence[Shelf] | None = None,
+    gone: Mapping[str, str] | None = None,
 ) -> Decided:
     """Let rules decide over samples that stream by, and remember on their shelves.
 
-    Files in `scratch` must outlive what is returned.
+    `known` are the shelves to decide by, where they are others; `gone` is what counts no more, the
+    reason by key. Files in `scratch` must outlive what is returned.
     """
+    for rule, shelf in zip(rules, shelves, strict=True) if gone else ():
+        rule.forget(gone or {}, shelf)
     gatherer = Gatherer([want for rule in rules for want in rule.wants()], scratch)
     for sample in samples:
         gatherer.add(sample)
     corpus = whole = gatherer.corpus()
     seen: list[Corpus] = []
     verdicts: list[tuple[str, Verdict]] = []
-    for rule, shelf in zip(rules, shelves, strict=True):
+    for rule, shelf in zip(rules, known or shelves, strict=True):
         verdict = rule.decide(corpus, shelf)
         if len(verdict.kept) != corpus.num_rows:
             raise AccountingError(

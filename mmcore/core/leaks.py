@@ -10,7 +10,7 @@ import numpy as np
 from mmcore.core.columns import Column, Corpus, Gatherer, Ints, Values, Want, Word
 from mmcore.core.linkage import META_PREFIX, values_of
 from mmcore.core.nearness import Limits, near_graph
-from mmcore.core.sorted_runs import SortedRuns
+from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
 from mmcore.media.near.digests import first_of_equal
 from mmcore.sample import Sample
 
@@ -106,7 +106,7 @@ def _near(
         if node < corpus.num_rows:
             other = (splits[split_of[node]], corpus.key(node))
         else:
-            there, group, *_ = graph.labels[node - corpus.num_rows].split("\t")
-            other = (there, group)
+            key, there, _ = graph.labels[node - corpus.num_rows].split(SEPARATOR)
+            other = (there, key)
         if other[0] != split:
             yield Leak(tie.modality, tie.found, tuple(sorted([(split, corpus.key(row)), other])))

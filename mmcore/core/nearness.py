@@ -425,7 +425,9 @@ def _known(
     name: str,
 ) -> Iterator[tuple[int, str, float]]:
     """Yield (class, label, value) for all that are known and near to a class."""
-    runs = index.runs
+    tables = num_tables(comparison, limit) if name in COMPARISONS else 1
+    # those of another limit cannot be asked: what is only held on to may have had one
+    runs = [run for run in index.runs if len(run.keys) == tables]
     if not runs or len(prints) == 0:
         return
     if name in COMPARISONS:
@@ -439,6 +441,7 @@ def _known(
                 prints.take(one), np.ascontiguousarray(theirs[:, :-DIGEST_BYTES]), limit
             )
             near = near & (groups[one] == theirs[:, -DIGEST_BYTES:]).all(axis=1)
+            near[near] = run.counts(rows[near])
             found = zip(one[near].tolist(), rows[near].tolist(), values[near].tolist(), strict=True)
             for number, row, value in found:
                 yield number, run.label(row), value

@@ -56,7 +56,7 @@ class Shelf:
         url = storage.join(self._url if path in self._new else self._earlier_url, path)
         if storage.is_local(url):
             return _open(Path(url))
-        local = self._scratch / path.replace("/", "_")
+        local = self._local(path)
         if not local.exists():
             local.write_bytes(storage.read(url))
         return _open(local)
@@ -92,6 +92,7 @@ class Shelf:
         expected = len(header.getvalue()) + math.prod(shape) * np.dtype(dtype).itemsize
         assert num_bytes == expected, f"{path}: {num_bytes} bytes were made for {shape}"
         self._taken_over.pop(path, None)
+        self._local(path).unlink(missing_ok=True)  # of what had the name before
         self._new[path] = FileRecord(path, num_bytes, digest.hexdigest())
 
     def remove(self, name: str) -> None:
@@ -107,6 +108,9 @@ class Shelf:
             storage.link(storage.join(self._earlier_url, path), storage.join(self._url, path))
         found = {**self._taken_over, **self._new}
         return [found[path] for path in sorted(found)]
+
+    def _local(self, path: str) -> Path:
+        return self._scratch / path.replace("/", "_")
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}{_SUFFIX}"

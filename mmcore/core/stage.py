@@ -16,12 +16,13 @@ Both are frozen specs: their fields are their configuration, and the configurati
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Protocol
 
 from mmcore.core.columns import Corpus, Flags, Want
 from mmcore.core.shelf import Shelf
+from mmcore.core.sorted_runs import indexes
 from mmcore.sample import Json, Outcome, Sample
 
 Worker = Callable[[Sample], Outcome]
@@ -93,6 +94,15 @@ class CorpusRule(Component):
     def decide(self, corpus: Corpus, shelf: Shelf) -> Verdict:
         """Decide on every row, in view of what earlier increments left on the shelf."""
         raise NotImplementedError
+
+    def forget(self, gone: Mapping[str, str], shelf: Shelf) -> None:
+        """Take off the shelf what counts no more, before anything is decided: reasons by key.
+
+        Rows of indexes (`core/sorted_runs.py`) whose label begins with one of the keys are passed
+        over from here on. A rule that keeps other things of single samples extends this.
+        """
+        for index in indexes(shelf):
+            index.forget(gone)
 
     def remember(self, corpus: Corpus, verdict: Verdict, kept: Flags, shelf: Shelf) -> None:
         """Put on the shelf what increments to come must know of the rows that the step kept.

@@ -90,6 +90,7 @@ def _known(corpus: Corpus, column: Column, index: SortedRuns) -> tuple[list[Run]
     for number, run in enumerate(runs):
         for places, rows in run.meet(0, questions):
             equal = (column.take(places) == run.values[rows]).all(axis=1)
+            equal[equal] = run.counts(rows[equal])
             known_run[column.rows[places[equal]]] = number
             known_row[column.rows[places[equal]]] = rows[equal]
     return runs, known_run, known_row

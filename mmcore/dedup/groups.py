@@ -1,8 +1,9 @@
 """What hangs together: components of linked samples, and the groups of old that they touch.
 
-On the shelf lies, for each value that ever linked samples, the group that has it. Where newcomers
-bridged two groups of one split, and where a group got a member that sorts before it, that lies
-there as well: so what is known of old is joined as if all of it were here.
+On the shelf lies, for each sample, the group of each value that may link others to it, and the
+group of the sample itself, which stays its own when it changes. Where newcomers bridged two groups
+of one split, and where a group got a member that sorts before it, that lies there as well: so what
+is known of old is joined as if all of it were here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,18 +18,20 @@ from mmcore.core.columns import (
     Corpus,
     Flags,
     Ints,
+    Key,
     Values,
     Words,
     digest_of,
+    key_digest,
 )
 from mmcore.core.nearness import NearGraph
 from mmcore.core.shelf import Shelf
-from mmcore.core.sorted_runs import SortedRuns
+from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
 from mmcore.media.near.clusters import components
 from mmcore.media.near.digests import first_of_equal
 
-_INDEX = "links"
-_SEPARATOR = "\t"
+_LINKS = "links"
+_MEMBERS = "members"
 
 
 class Group(NamedTuple):
@@ -37,16 +40,24 @@ class Group(NamedTuple):
     split: str
     name: str
 
-    @property
-    def label(self) -> str:
-        """What an index calls it."""
-        return _SEPARATOR.join(self)
+    def label(self, key: str = "") -> str:
+        """Return what an index calls it in a row that is of a sample, or of none."""
+        return SEPARATOR.join((key, *self))
 
 
 def group_of(label: str) -> Group:
     """Return the group that a label is about."""
-    split, name, *_ = label.split(_SEPARATOR)
+    _, split, name, *_ = label.split(SEPARATOR, 3)
     return Group(split, name)
+
+
+class Member(NamedTuple):
+    """What is known of a sample of old."""
+
+    key: str
+    group: Group
+    word: str
+    """Its class."""
 
 
 @dataclass(frozen=True)
@@ -68,31 +79,36 @@ class Joined:
     place_of: Ints
     """Which of the places each row's component has, or -1."""
     places: Sequence[Place]
-    is_known: Mapping[str, Flags]
-    """By name, which values lie on the shelf already."""
+    members: Mapping[int, Member]
+    """By row, what is known of those that are known of old: they have changed."""
+
+    def again(self, kept: Flags) -> list[str]:
+        """Return the keys of those that are known of old and were kept anew."""
+        return [member.key for row, member in self.members.items() if kept[row]]
 
 
 def join_groups(corpus: Corpus, together: Sequence[str], graph: NearGraph, shelf: Shelf) -> Joined:
     """Return what hangs together by equal values, by nearness, and by way of what is known."""
-    index = SortedRuns(shelf, _INDEX)
+    index = SortedRuns(shelf, _LINKS)
     one, other = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     touched: list[tuple[int, Group]] = [
         (corpus.num_rows + number, group_of(label)) for number, label in enumerate(graph.labels)
     ]
-    is_known = {}
+    keys = corpus[Key()]
+    members = dict(_members(shelf, keys.digests(), keys.take()))  # a row has one key
+    touched += [(row, member.group) for row, member in members.items()]
     for name in together:
         column = corpus[Values(name)]
         digests = column.digests()
         first = first_of_equal(digests)
         one.append(column.rows)
         other.append(column.rows[first])
-        is_known[name] = np.zeros(len(column), bool)
         distinct = np.flatnonzero(first == np.arange(len(first)))
-        for place, label in _lookup(index, digests[distinct], column.take(distinct)):
-            at = int(distinct[place])
-            is_known[name][at] = True
-            touched.append((int(column.rows[at]), group_of(label)))
-        is_known[name] = is_known[name][first]
+        # who has a value in common is of one group, or of groups that are known to be one
+        found = dict(index.find(digests[distinct], column.take(distinct)))
+        touched += [
+            (int(column.rows[distinct[place]]), group_of(label)) for place, label in found.items()
+        ]
     known, aliases, lowest = _closure(index, {group for _, group in touched})
     node_of = {
         group: number for number, group in enumerate(known, corpus.num_rows + len(graph.labels))
@@ -111,26 +127,28 @@ def join_groups(corpus: Corpus, together: Sequence[str], graph: NearGraph, shelf
     place_of = np.full(num_all, -1, np.int64)
     for root, place in place_of_root.items():
         place_of[root] = place
-    return Joined(rows, place_of[rows], places, is_known)
+    return Joined(rows, place_of[rows], places, members)
 
 
 def remember_links(
     corpus: Corpus,
     joined: Joined,
+    together: Sequence[str],
     group: Callable[[int], Group],
+    word: Callable[[int], str],
     kept: Flags,
     shelf: Shelf,
 ) -> None:
-    """Put on the shelf which group each new value belongs to, and how groups of old changed."""
+    """Put on the shelf the group of each sample and its values, and how groups of old changed."""
+    _remember_members(corpus, joined, group, word, kept, shelf)
     labels: list[Iterable[str]] = []
     pieces: list[Iterator[Bytes]] = []
     tables: list[Words] = []
-    for name, is_known in joined.is_known.items():
+    for name in together:
         column = corpus[Values(name)]
-        places = np.flatnonzero(kept[column.rows] & ~is_known)
-        places = places[first_of_equal(column.digests(places)) == np.arange(len(places))]
+        places = np.flatnonzero(kept[column.rows])
         rows = column.rows[places]
-        labels.append(group(row).label for row in rows.tolist())
+        labels.append(group(row).label(corpus.key(row)) for row in rows.tolist())
         pieces.append(column.pieces(places))
         tables.append(column.digests(places)[:, 0])
     changes = list(_changes(corpus, joined, kept))
@@ -138,13 +156,46 @@ def remember_links(
     digests = _rows_of(_digest(about) for about, _ in changes)
     pieces.append(iter([digests]))
     tables.append(_upper(digests))
-    SortedRuns(shelf, _INDEX).add(
+    SortedRuns(shelf, _LINKS).add(
         (label for some in labels for label in some),
         (piece for some in pieces for piece in some),
         DIGEST_BYTES,
         [np.concatenate(tables)],
         1,
     )
+
+
+def known_members(shelf: Shelf, keys: Iterable[str]) -> list[Member]:
+    """Return what is known of those of some samples that are known."""
+    digests = _rows_of(map(key_digest, keys))
+    return [member for _, member in _members(shelf, _as_words(digests), digests)]
+
+
+def _members(shelf: Shelf, digests: Words, values: Bytes) -> Iterator[tuple[int, Member]]:
+    for question, label in SortedRuns(shelf, _MEMBERS).find(digests, values):
+        key, split, name, word = label.split(SEPARATOR, 3)
+        yield question, Member(key, Group(split, name), word)
+
+
+def _remember_members(
+    corpus: Corpus,
+    joined: Joined,
+    group: Callable[[int], Group],
+    word: Callable[[int], str],
+    kept: Flags,
+    shelf: Shelf,
+) -> None:
+    column = corpus[Key()]
+    places = np.flatnonzero(kept[column.rows])
+    rows = column.rows[places].tolist()
+    index = SortedRuns(shelf, _MEMBERS)
+    again = joined.again(kept)
+    if again:
+        # what is known of them from now on takes the place of what was
+        index.forget(again)
+    labels = (SEPARATOR.join((group(row).label(corpus.key(row)), word(row))) for row in rows)
+    tables = [column.digests(places)[:, 0]]
+    index.add(labels, column.pieces(places), DIGEST_BYTES, tables, 1)
 
 
 def _changes(corpus: Corpus, joined: Joined, kept: Flags) -> Iterator[tuple[Group, str]]:
@@ -157,12 +208,12 @@ def _changes(corpus: Corpus, joined: Joined, kept: Flags) -> Iterator[tuple[Grou
         target = Group(split, name)
         for group in place.groups:
             if group != target:
-                yield target, group.label
-                yield group, target.label
+                yield target, group.label()
+                yield group, target.label()
         # rows rise with keys: the first is the lowest
         key = corpus.key(int(rows[of_place == number][0]))
         if key < name:
-            yield target, _SEPARATOR.join((*target, key))
+            yield target, target.label(key)
 
 
 def _closure(
@@ -175,11 +226,11 @@ def _closure(
     while pending:
         digests = _rows_of(map(_digest, pending))
         following = set()
-        for number, label in _lookup(index, _as_words(digests), digests):
+        for number, label in index.find(_as_words(digests), digests):
             group, other = pending[number], group_of(label)
-            keys = label.split(_SEPARATOR)[2:]
-            if keys:
-                lowest[group] = min(lowest[group], keys[0])
+            key = label.partition(SEPARATOR)[0]
+            if key:
+                lowest[group] = min(lowest[group], key)
             else:
                 aliases.append((group, other))
                 following.add(other)
@@ -205,17 +256,6 @@ def _places(
                 joins[group.split] = group
         places.append(Place({split: one.name for split, one in joins.items()}, tuple(groups)))
     return {root: number for number, root in enumerate(members)}, places
-
-
-def _lookup(index: SortedRuns, digests: Words, values: Bytes) -> Iterator[tuple[int, str]]:
-    """Yield (question, label) for every row of the index that has the digest of a question."""
-    if len(digests) == 0:
-        return
-    for run in index.runs:
-        for questions, rows in run.meet(0, digests[:, 0]):
-            equal = (values[questions] == run.values[rows]).all(axis=1)
-            for question, row in zip(questions[equal].tolist(), rows[equal].tolist(), strict=True):
-                yield question, run.label(row)
 
 
 def _digest(group: Group) -> bytes:

@@ -11,12 +11,10 @@ from mmcore.core.columns import Corpus, Flags, Floats, Ints, Score, Want
 from mmcore.core.linkage import check_names
 from mmcore.core.nearness import Limits, NearGraph, near_graph, remember
 from mmcore.core.shelf import Shelf
-from mmcore.core.sorted_runs import SortedRuns
+from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
 from mmcore.core.stage import CorpusRule, Verdict
 from mmcore.errors import ConfigError
 from mmcore.sample import Dropped, Outcome, Sample
-
-_SEPARATOR = "\t"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ class NearDuplicates(CorpusRule):
         scores = self._scores(corpus)
 
         def label(row: int) -> str:
-            return f"{corpus.key(row)}{_SEPARATOR}{float(scores[row])!r}"
+            return f"{corpus.key(row)}{SEPARATOR}{float(scores[row])!r}"
 
         remember(corpus, self._limits, kept, label, partial(SortedRuns, shelf))
 
@@ -168,14 +166,14 @@ class _Cluster:
     def _rank(self, node: int) -> tuple[float, str]:
         if node < self.graph.num_rows:
             return -float(self.scores[node]), self.corpus.key(node)
-        key, score = self.graph.labels[node - self.graph.num_rows].split(_SEPARATOR)
+        key, score = self.graph.labels[node - self.graph.num_rows].split(SEPARATOR)
         return -float(score), key
 
 
 def _key(graph: NearGraph, corpus: Corpus, node: int) -> str:
     if node < graph.num_rows:
         return corpus.key(node)
-    return graph.labels[node - graph.num_rows].split(_SEPARATOR)[0]
+    return graph.labels[node - graph.num_rows].split(SEPARATOR)[0]
 
 
 def _clusters(roots: Ints) -> Iterator[list[int]]:

@@ -2,21 +2,22 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from mmcore.core.columns import Corpus, Flags, Ints, Values, Want, Word
+from mmcore.core.change import but_changed
+from mmcore.core.columns import Corpus, Flags, Ints, Key, Values, Want, Word
 from mmcore.core.linkage import check_names
 from mmcore.core.nearness import Limits, near_graph, remember
 from mmcore.core.shelf import Shelf
 from mmcore.core.sorted_runs import SortedRuns
 from mmcore.core.stage import CorpusRule, Verdict
-from mmcore.dedup.classes import SPLITS, add_counts, read_counts
-from mmcore.dedup.groups import Group, Joined, join_groups, remember_links
+from mmcore.dedup.classes import SPLITS, add_counts, read_counts, take_counts
+from mmcore.dedup.groups import Group, Joined, Member, join_groups, known_members, remember_links
 from mmcore.dedup.held_out import HeldOut, read_held_out
 from mmcore.errors import ConfigError
 from mmcore.sample import Dropped, Json, Outcome, Sample
@@ -31,8 +32,9 @@ class GroupSplit(CorpusRule):
     Links are transitive: a group is a connected component. Where a group goes depends on the seed
     and its lowest key and, when stratified, on the other groups of its class; never on order.
 
-    What earlier increments were given stands. A newcomer joins the group that it is linked to. One
-    that is linked to groups of two splits joins neither: it is dropped as `twins_in_two_splits`.
+    What earlier increments were given stands, also for a sample that has changed since. A newcomer
+    joins the group that it is linked to. One that is linked to groups of two splits joins neither:
+    it is dropped as `twins_in_two_splits`.
     """
 
     together: tuple[str, ...]
@@ -84,6 +86,7 @@ class GroupSplit(CorpusRule):
 
     def wants(self) -> tuple[Want, ...]:
         return (
+            Key(),
             *map(Values, self.together),
             *self._limits.wants(),
             *([Word(self.stratify)] if self.stratify else []),
@@ -100,20 +103,37 @@ class GroupSplit(CorpusRule):
         split_of[alone] = self._split_of_groups(corpus, roots, alone, is_held, shelf)
         return _Verdict(corpus, joined, tuple(self._splits), split_of[roots], is_held[roots])
 
+    def forget(self, gone: Mapping[str, str], shelf: Shelf) -> None:
+        # what it was linked to before it changed still holds a sample where it is
+        ended = but_changed(gone)
+        if self.stratify:
+            _take(shelf, known_members(shelf, ended))
+        super().forget(ended, shelf)
+
     def remember(self, corpus: Corpus, verdict: Verdict, kept: Flags, shelf: Shelf) -> None:
         assert isinstance(verdict, _Verdict), "decide made it"
-        remember_links(corpus, verdict.joined, verdict.group, kept, shelf)
+        class_of, words = np.empty(0, np.int64), [""]
+        if self.stratify:
+            class_of, words = _classes(corpus, self.stratify)
+            _take(shelf, known_members(shelf, verdict.joined.again(kept)))
+            splits = verdict.splits_of(np.flatnonzero(kept))
+            add_counts(shelf, class_of[kept], words, splits)
+        remember_links(
+            corpus,
+            verdict.joined,
+            self.together,
+            verdict.group,
+            lambda row: words[class_of[row]] if self.stratify else "",
+            kept,
+            shelf,
+        )
         remember(
             corpus,
             self._limits,
             kept,
-            lambda row: verdict.group(row).label,
+            lambda row: verdict.group(row).label(corpus.key(row)),
             partial(SortedRuns, shelf),
         )
-        if self.stratify:
-            class_of, words = _classes(corpus, self.stratify)
-            splits = verdict.splits_of(np.flatnonzero(kept))
-            add_counts(shelf, class_of[kept], words, splits)
 
     def _held_groups(self, corpus: Corpus, roots: Ints) -> Flags:
         """Return which groups have a member that is held out, by their root."""
@@ -244,6 +264,10 @@ class _Verdict:
         _, group = self.group(row)
         detail = f"held out, or linked to what is, and to {group} in {TRAIN}"
         return Dropped(sample, "held_out_twin_in_train", detail)
+
+
+def _take(shelf: Shelf, gone: Iterable[Member]) -> None:
+    take_counts(shelf, ((one.word, one.group.split) for one in gone))
 
 
 def _classes(corpus: Corpus, name: str) -> tuple[Ints, list[str]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -30,7 +31,6 @@ class OpenCorpus:
     """The corpus as a task of `ingest` sees it."""
 
     inputs: Inputs
-    is_retried: bool = False
 
     def read(self, file: SourceFile) -> bytes:
         return load_part(file.part(), self.inputs.bases)
@@ -68,15 +68,7 @@ class OpenCorpus:
         return storage.read(storage.join(self.inputs[SCAN_STEP].url, FILES_NAME))
 
     def arrived(self, path: str) -> Iterator[Arrived]:
-        name = fetched_name(path, RESULTS_NAME)
-        now = _rows(self.inputs[SCAN_STEP], name)
-        if not self.is_retried:
-            for row in now:
-                yield _arrived(row, is_new=True)
-            return
-        before = _rows(self.inputs.earlier(SCAN_STEP)[-1], name)
-        for row, old in zip(now, before, strict=True):
-            yield _arrived(row, is_new=bool(old["reason"]) and not row["reason"])
+        return map(_arrived, _rows(self.inputs[SCAN_STEP], fetched_name(path, RESULTS_NAME)))
 
 
 def read_files(scan: Artifact) -> list[SourceFile]:
@@ -95,25 +87,38 @@ def read_num_samples(scan: Artifact) -> dict[str, int]:
     return {path: num for path, num in zip(*columns, strict=True) if num is not None}
 
 
-def results_digest(scan: Artifact, path: str) -> str:
-    """Return the SHA-256 of what became of a list's URLs; empty for a file that is no list."""
-    name = fetched_name(path, RESULTS_NAME)
-    return next((file.sha256 for file in scan.manifest.files if file.path == name), "")
+@dataclass(frozen=True)
+class Arrivals:
+    """What of a list of URLs has arrived; two are equal when the same has."""
+
+    digest: str = ""
+    num_urls: int = 0
 
 
-def num_arrived_since(before: Artifact, after: Artifact, path: str) -> int | None:
-    """Return how many URLs of a list failed before and did not after; None if one went away."""
+def arrivals(before: Artifact, after: Artifact, path: str) -> tuple[Arrivals, Arrivals]:
+    """Return what has arrived of a list at two scans; why the rest failed is no matter.
+
+    Nothing is read of what is no list, or where nothing changed.
+    """
     name = fetched_name(path, RESULTS_NAME)
     old, new = (
-        pq.read_table(
-            pa.BufferReader(storage.read(storage.join(scan.url, name))), columns=["reason"]
-        )["reason"]
+        next((file.sha256 for file in scan.manifest.files if file.path == name), "")
         for scan in (before, after)
     )
-    failed, still = pc.not_equal(old, ""), pc.not_equal(new, "")
-    if len(old) != len(new) or pc.any(pc.and_(pc.invert(failed), still)).as_py():
-        return None
-    return int(pc.sum(pc.and_(failed, pc.invert(still))).as_py() or 0)
+    if old == new:
+        return Arrivals(), Arrivals()
+    return _arrivals(before, name) if old else Arrivals(), _arrivals(
+        after, name
+    ) if new else Arrivals()
+
+
+def _arrivals(scan: Artifact, name: str) -> Arrivals:
+    digest, num_urls = sha256(), 0
+    for row in _rows(scan, name):
+        if not row["reason"]:
+            digest.update(f"{row['url']}\n{row['sha256']}\n".encode())
+            num_urls += 1
+    return Arrivals(digest.hexdigest(), num_urls)
 
 
 def _source_files(table: pa.Table) -> list[SourceFile]:
@@ -127,10 +132,10 @@ def _rows(scan: Artifact, name: str) -> Iterator[dict[str, str | int]]:
             yield from batch.to_pylist()
 
 
-def _arrived(row: Mapping[str, str | int], *, is_new: bool) -> Arrived:
+def _arrived(row: Mapping[str, str | int]) -> Arrived:
     if row["reason"]:
         why = (str(row["reason"]), str(row["detail"]))
-        return Arrived(str(row["url"]), None, *why, is_new=is_new)
+        return Arrived(str(row["url"]), None, *why)
     ref = PartRef(
         SCAN_STEP,
         str(row["pack"]),
@@ -138,4 +143,4 @@ def _arrived(row: Mapping[str, str | int], *, is_new: bool) -> Arrived:
         int(row["num_bytes"]),
         str(row["sha256"]),
     )
-    return Arrived(str(row["url"]), ref, extension=str(row["extension"]), is_new=is_new)
+    return Arrived(str(row["url"]), ref, extension=str(row["extension"]))

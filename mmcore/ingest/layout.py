@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, ClassVar, Protocol
 
 from mmcore.core.reader import Gathered
 from mmcore.core.stage import Component
@@ -96,8 +96,6 @@ class Arrived:
     detail: str = ""
     extension: str = ""
     """By the first bytes of what arrived."""
-    is_new: bool = True
-    """Whether it failed, or was not there, when the last increment was made."""
 
 
 ReadFile = Callable[[SourceFile], bytes]
@@ -124,11 +122,6 @@ class Corpus(Protocol):
 
     def arrived(self, path: str) -> Iterator[Arrived]:
         """Yield what became of the URLs of a list, in the list's order."""
-        ...
-
-    @property
-    def is_retried(self) -> bool:
-        """Whether an earlier increment had this list, and only what arrived since is wanted."""
         ...
 
 
@@ -158,6 +151,9 @@ class ContainerLayout(Layout):
     Keys begin with the path of the file, so that no two files can give one key; a key that comes
     twice in one file is quarantined the second time.
     """
+
+    names_files: ClassVar[bool] = False
+    """Whether samples may be made of other files of the corpus, which only the content names."""
 
     def records(self, raw: RawSample, corpus: Corpus) -> Iterable[Outcome | Aside]:
         """Yield the samples of a file, in its order, holding few of them at a time."""

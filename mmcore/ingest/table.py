@@ -81,6 +81,7 @@ class TableLayout(ContainerLayout):
     fetch: FetchConfig | None = None
     """How URLs in the columns are fetched. None: they are not, and their rows are quarantined."""
 
+    names_files: ClassVar[bool] = True
     _formats: ClassVar[tuple[str, ...]] = ("parquet", "jsonl", "ndjson", "csv", "tsv")
     _other: ClassVar[str] = "not_in_a_table"
 
@@ -159,18 +160,11 @@ class TableLayout(ContainerLayout):
     def _rows(
         self, raw: RawSample, rows: Iterable[Record], corpus: Corpus
     ) -> Iterator[tuple[Record, Mapping[str, Arrived]]]:
-        """Yield the rows that are wanted, each with what became of its URLs."""
+        """Yield the rows, each with what became of its URLs."""
         if self.fetch is None:
             return ((row, {}) for row in rows)
-        return self._rows_with_urls(rows, corpus, corpus.arrived(raw.original_key))
-
-    def _rows_with_urls(
-        self, rows: Iterable[Record], corpus: Corpus, arrived: Iterator[Arrived]
-    ) -> Iterator[tuple[Record, Mapping[str, Arrived]]]:
-        for row in rows:
-            of_row = [next(arrived) for _ in self._urls(row)]
-            if not corpus.is_retried or any(one.is_new for one in of_row):
-                yield row, {one.url: one for one in of_row}
+        arrived = corpus.arrived(raw.original_key)
+        return ((row, {url: next(arrived) for url in self._urls(row)}) for row in rows)
 
     def _outcomes(
         self,

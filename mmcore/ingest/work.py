@@ -3,30 +3,37 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmcore import storage
+from mmcore.core.change import GONE_NAME, Change, gone_table
+from mmcore.core.lineage import SHARD_STEP, held
 from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.rows import file_record, rows_files, table_bytes, write_part
 from mmcore.core.source import SCAN_STEP
 from mmcore.core.step import Artifact, Inputs, Task, TaskContext, TaskReport
+from mmcore.core.tombstones import FORGOTTEN
 from mmcore.errors import StepError
-from mmcore.ingest.captions import one_per_caption
-from mmcore.ingest.corpus import (
-    OpenCorpus,
-    num_arrived_since,
-    read_files,
-    read_num_samples,
-    results_digest,
+from mmcore.ingest.again import (
+    ORIGINS_SUFFIX,
+    Again,
+    Origins,
+    came_out,
+    digest_of_outcome,
+    known_digests,
+    look_again,
 )
+from mmcore.ingest.captions import one_per_caption
+from mmcore.ingest.compare import change_between
+from mmcore.ingest.corpus import OpenCorpus, read_files
 from mmcore.ingest.layout import Aside, ContainerLayout, Layout, RawSample, SourceFile
-from mmcore.sample import Json, Outcome, Sample
+from mmcore.sample import Dropped, Json, Outcome, Sample
 
 UNCLAIMED_NAME = "unclaimed.parquet"
 RULE = "ingest"
@@ -39,8 +46,11 @@ _UNCLAIMED_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
 class IngestWork:
     """Group the files of the scan by a layout, and write a row for every sample.
 
-    Of a corpus that has grown, for every sample that an earlier increment has not.
+    Of a corpus that has changed, for every sample that is new or came out otherwise than before.
+    What is to be forgotten is dropped, whatever its name.
     """
+
+    code_version: ClassVar[int] = 2
 
     layout: Layout
     step: str = "ingest"
@@ -54,30 +64,24 @@ class IngestWork:
     def identity(self) -> Mapping[str, Json]:
         identity: dict[str, Json] = {
             "work": "ingest",
+            "code_version": self.code_version,
             "layout": self.layout.identity(),
             "samples_per_task": self.samples_per_task,
         }
         return identity if self.captions == "together" else {**identity, "captions": self.captions}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
-        groups = self.layout.group(read_files(inputs[SCAN_STEP])).samples
-        earlier = inputs.earlier(SCAN_STEP)[-1:]
-        known = {raw.key for scan in earlier for raw in self.layout.group(read_files(scan)).samples}
-        if isinstance(self.layout, ContainerLayout):
-            # a file of many samples is a task, whatever their number
-            wanted: list[Json] = [
-                {**_encode(raw), "is_retried": raw.key in known}
-                for raw in groups
-                if raw.key not in known
-                or any(_has_retried(raw, scan, inputs[SCAN_STEP]) for scan in earlier)
-            ]
-            return [Task(f"part-{index:06d}", [payload]) for index, payload in enumerate(wanted)]
-        groups = [raw for raw in groups if raw.key not in known]
-        starts = range(0, len(groups), self.samples_per_task)
+        samples = list(self.layout.group(read_files(inputs[SCAN_STEP])).samples)
+        again = self._again(inputs)
+        if again is not None:
+            samples = [raw for raw in samples if raw.key in again.raws]
+        # a file of many samples is a task, whatever their number
+        num = 1 if isinstance(self.layout, ContainerLayout) else self.samples_per_task
+        starts = range(0, len(samples), num)
         return [
             Task(
                 f"part-{index:06d}",
-                [_encode(raw) for raw in groups[start : start + self.samples_per_task]],
+                [{**_encode(raw), **_before(raw, again)} for raw in samples[start : start + num]],
             )
             for index, start in enumerate(starts)
         ]
@@ -85,16 +89,17 @@ class IngestWork:
     def run(self, task: Task, context: TaskContext) -> TaskReport:
         assert isinstance(task.payload, list), "tasks() gives a list"
         asides: list[list[str]] = []
-        outcomes = self._outcomes(task.payload, context.inputs, asides)
+        origins = Origins()
         expanded: Counter[str] = Counter()
-        if self.captions == "each":
-            outcomes = _expanded(outcomes, expanded)
+        outcomes = self._outcomes(task.payload, context.inputs, asides, origins, expanded)
         if isinstance(self.layout, ContainerLayout):
             files, counts = self._write_parts(task.name, outcomes, context)
         else:
             named = ((RULE, outcome) for outcome in outcomes)
             report = write_part(task.name, named, step=self.step, context=context)
             files, counts = list(report.files), report.counts
+        name = f"{task.name}{ORIGINS_SUFFIX}"
+        files.append(file_record(context.output_url, name, origins.finish()))
         if asides:
             name = f"{_SCRATCH}{task.name}-aside.json"
             files.append(file_record(context.output_url, name, json.dumps(asides).encode()))
@@ -116,7 +121,12 @@ class IngestWork:
         unclaimed |= dict.fromkeys(unusable, "name_not_utf8")
         rows = [{"path": path, "reason": unclaimed[path]} for path in sorted(unclaimed)]
         table = pa.Table.from_pylist(rows, schema=_UNCLAIMED_SCHEMA)
-        record = file_record(context.output_url, UNCLAIMED_NAME, table_bytes(table))
+        added = [file_record(context.output_url, UNCLAIMED_NAME, table_bytes(table))]
+        again = self._again(context.inputs)
+        if again is not None:
+            given = came_out(context.output_url, [file.path for file in written], again.keys)
+            gone = gone_table(again.gone(given))
+            added.append(file_record(context.output_url, GONE_NAME, gone))
         counted: dict[str, Json] = dict(sorted(Counter(unclaimed.values()).items()))
         facts: dict[str, Json] = {
             "num_files": len(files) + len(unusable),
@@ -125,46 +135,61 @@ class IngestWork:
         if self.captions == "each":
             facts["expanded"] = _total_expanded(reports)
             _refuse_taken_keys(reports, context.output_url)
-        return TaskReport(files=[record], facts=facts)
+        return TaskReport(files=added, facts=facts)
 
-    def count_new(self, before: Artifact, after: Artifact) -> int | None:
-        """Return how many samples a scan has more than one before; None unless it only has more.
+    def compare(self, before: Artifact, after: Artifact) -> Change:
+        """Return what became of the raw samples between two scans.
 
-        A file that changed or vanished, and a sample that gained a part, are more than new data: so
-        is a table to which rows, or a tar to which members were appended. Put those in a new file.
+        One that gained a part, or of which a file changed, is another one.
         """
-        old, new = read_files(before), read_files(after)
-        if not set(old) <= set(new):
+        return change_between(self.layout, before, after)
+
+    def _again(self, inputs: Inputs) -> Again | None:
+        """Return what there is to be done about what earlier increments took in, if any did."""
+        scans = inputs.earlier(SCAN_STEP)
+        if not scans:
             return None
-        had = {raw.key: raw.files for raw in self.layout.group(old).samples}
-        groups = self.layout.group(new).samples
-        has = {raw.key: raw.files for raw in groups}
-        if any(has.get(key) != files for key, files in had.items()):
-            return None
-        if not isinstance(self.layout, ContainerLayout):
-            return len(has) - len(had)
-        num_samples = read_num_samples(after)
-        added = 0
-        for raw in groups:
-            if raw.key not in had:
-                added += num_samples.get(raw.original_key, 0)
-            elif _has_retried(raw, before, after):
-                arrived = num_arrived_since(before, after, raw.original_key)
-                if arrived is None:
-                    return None
-                added += arrived
-        return added
+        pending = held(inputs.earlier(SHARD_STEP)[-1], inputs.forgotten.keys)
+        change = self.compare(scans[-1], inputs[SCAN_STEP])
+        return look_again(inputs, replace(change, forgotten=tuple(sorted(pending))))
 
     def _outcomes(
-        self, payload: Sequence[Json], inputs: Inputs, asides: list[list[str]]
+        self,
+        payload: Sequence[Any],
+        inputs: Inputs,
+        asides: list[list[str]],
+        origins: Origins,
+        expanded: Counter[str],
     ) -> Iterator[Outcome]:
+        """Yield what came out otherwise than before."""
+        known = known_digests(
+            inputs,
+            places=[(number, task) for value in payload for number, task in value["places"]],
+            raws={value["key"] for value in payload},
+            anew={key for value in payload for key in value["anew"]},
+        )
         for value in payload:
-            raw, is_retried = _decode(value)
-            for found in self.layout.read(raw, OpenCorpus(inputs, is_retried)):
+            raw = _decode(value)
+            for found in self.layout.read(raw, OpenCorpus(inputs)):
                 if isinstance(found, Aside):
                     asides.append([found.path, found.reason])
-                else:
-                    yield found
+                    continue
+                several = [found] if self.captions == "together" else list(one_per_caption(found))
+                num_new = 0
+                for outcome in several:
+                    sample = outcome if isinstance(outcome, Sample) else outcome.sample
+                    if inputs.forgotten.holds(sample):
+                        # what is to be forgotten leaves nothing but its key
+                        outcome = Dropped(Sample(sample.key), FORGOTTEN)
+                    before = known.get(sample.key)
+                    is_same = before is not None and before == digest_of_outcome(outcome)
+                    origins.add(sample.key, raw.key, is_same=is_same)
+                    if not is_same:
+                        num_new += 1
+                        yield outcome
+                if num_new and several != [found]:
+                    expanded["samples"] += 1
+                    expanded["into"] += num_new
 
     def _write_parts(
         self, name: str, outcomes: Iterator[Outcome], context: TaskContext
@@ -198,16 +223,6 @@ class IngestWork:
             flat = pc.list_flatten(parts)
             is_source = pc.equal(pc.struct_field(flat, "base"), "source")
             yield from pc.struct_field(flat.filter(is_source), "path").unique().to_pylist()
-
-
-def _expanded(outcomes: Iterator[Outcome], tally: Counter[str]) -> Iterator[Outcome]:
-    """Yield a sample for each caption, counting what became how many."""
-    for outcome in outcomes:
-        several = list(one_per_caption(outcome))
-        if several != [outcome]:
-            tally["samples"] += 1
-            tally["into"] += len(several)
-        yield from several
 
 
 def _total_expanded(reports: Sequence[TaskReport]) -> Json:
@@ -254,11 +269,13 @@ def _num_bytes(outcome: Outcome) -> int:
     return sum(len(part.data) for part in sample.parts.values() if part.data)
 
 
-def _has_retried(raw: RawSample, before: Artifact, after: Artifact) -> bool:
-    """Whether more arrived of a list of URLs than was there before."""
-    path = raw.original_key
-    old = results_digest(before, path)
-    return bool(old) and old != results_digest(after, path)
+def _before(raw: RawSample, again: Again | None) -> dict[str, Json]:
+    """Return what a task has to know of what a raw sample gave earlier."""
+    if again is None:
+        return {"places": [], "anew": []}
+    places: list[Json] = [[number, task] for number, task in again.places.get(raw.key, ())]
+    anew: list[Json] = [key for key in again.keys_of.get(raw.key, ()) if key in again.revived]
+    return {"places": places, "anew": anew}
 
 
 def _encode(raw: RawSample) -> dict[str, Json]:
@@ -274,8 +291,7 @@ def _encode(raw: RawSample) -> dict[str, Json]:
     }
 
 
-def _decode(value: Any) -> tuple[RawSample, bool]:
+def _decode(value: Any) -> RawSample:
     files = {role: SourceFile(*rest) for role, *rest in value["files"]}
     problem = None if value["problem"] is None else (value["problem"][0], value["problem"][1])
-    raw = RawSample(value["key"], value["original_key"], files, problem)
-    return raw, bool(value.get("is_retried"))
+    return RawSample(value["key"], value["original_key"], files, problem)

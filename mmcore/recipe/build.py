@@ -39,10 +39,17 @@ class LoadedRecipe:
     """What was set besides the file: `a.b=c`."""
 
 
-def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = False) -> LoadedRecipe:
+def load_recipe(
+    file: str,
+    *,
+    overrides: Sequence[str] = (),
+    rebuild: bool = False,
+    settled: str | None = None,
+) -> LoadedRecipe:
     """Read, check and build a recipe; ConfigError with every problem and its place.
 
-    `rebuild` makes the dataset from the ground up, whatever it could build on.
+    `rebuild` makes the dataset from the ground up, whatever it could build on; `settled` is then
+    the fingerprint of a version whose splits are held on to.
     """
     if any(map(is_by_modality, overrides)):
         overrides = spelled_out(overrides, load_config(file, Recipe).value.clean)
@@ -56,10 +63,14 @@ def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = Fal
     path = section.path.removeprefix("file://")
     url = os.path.abspath(path) if storage.is_local(path) else path
     ingest = next(step.work for step in steps if isinstance(step.work, IngestWork))
-    count_new = None if rebuild else ingest.count_new
     reader = ingest.layout if isinstance(ingest.layout, ContainerLayout) else None
-    source = Source(url, section.hint, reader)
-    graph = Graph(loaded.value.name, source, tuple(steps), count_new)
+    graph = Graph(
+        loaded.value.name,
+        Source(url, section.hint, reader),
+        tuple(steps),
+        compare=None if rebuild else ingest.compare,
+        settled=settled,
+    )
     return LoadedRecipe(loaded.value, graph, loaded, tuple(overrides))
 
 
@@ -93,7 +104,7 @@ class _Builder:
             dedup = _corpus_work("dedup", "clean", self._dedup(recipe.dedup))
             steps.append(self._step("dedup", dedup, "clean", grows=True))
         work = _corpus_work("split", before_split, [split])
-        steps.append(self._step("split", work, before_split, grows=True))
+        steps.append(self._step("split", work, before_split, grows=True, settles=True))
         if recipe.tokenizer is not None:
             tokenizer = self._made(TokenizerWork, recipe.tokenizer, ("tokenizer",))
             # models of one dataset share it, so that one can start from another's weights
@@ -155,6 +166,7 @@ class _Builder:
         *inputs: str,
         directory: str = "",
         grows: bool = False,
+        settles: bool = False,
         pinned: Sequence[str] = (),
     ) -> Step | None:
         if work is None:
@@ -166,6 +178,7 @@ class _Builder:
             directory=directory,
             max_quarantined=self.recipe.max_quarantined,
             grows=grows,
+            settles=settles,
             pinned=frozenset(pinned),
         )
 
