@@ -5,7 +5,7 @@ decided. In between, memory holds some tens of bytes per sample.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mmcore.core.columns import Corpus, Gatherer, Ints
 from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.rows import read_kept, read_rows_file, rows_files, write_part
 from mmcore.core.shelf import Shelf
+from mmcore.core.sorted_runs import indexes
 from mmcore.core.stage import CorpusRule, Verdict, rule_name
 from mmcore.core.step import Artifact, Inputs, Task, TaskContext, TaskReport
 from mmcore.errors import AccountingError
@@ -161,6 +162,14 @@ def known_shelf(artifact: Artifact, number: int = 0) -> Shelf:
     folders = {record.path.split("/")[1] for record in _known_files(artifact)}
     folder = next((name for name in sorted(folders) if name.startswith(f"{number}-")), "none")
     return Shelf(artifact.url, f"{KNOWN}/{folder}", None, earlier=artifact)
+
+
+def knows_one(artifact: Artifact, keys: Collection[str]) -> bool:
+    """Return whether an index that lies in an artifact has a row of one of some samples."""
+    if next(_known_files(artifact), None) is None:
+        return False
+    shelf = Shelf(artifact.url, KNOWN, None, earlier=artifact)
+    return any(run.names_one(keys) for index in indexes(shelf) for run in index.runs)
 
 
 def _known_files(artifact: Artifact) -> Iterator[FileRecord]:

@@ -1,8 +1,9 @@
 """Deletes the bytes of what is to be forgotten, once no dataset version needs them any more.
 
-An artifact is whole or not at all, so whatever holds a row, a part or a prediction of such a sample
-is deleted as a whole, its manifest first: steps, evaluations, and dataset versions with the shards
-that they share. Trained weights stay; the ledger says which they are.
+An artifact is whole or not at all, so whatever holds a row, a print, a part or a prediction of such
+a sample is deleted as a whole, its manifest first: steps with what they know of earlier increments,
+evaluations, and dataset versions with the shards that they share. Trained weights stay; the ledger
+says which they are.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmcore import storage
+from mmcore.core.corpus_work import knows_one
 from mmcore.core.exposure import holdings
 from mmcore.core.forgotten import Forgotten
 from mmcore.core.lease import Holder, acquire, lease_url
@@ -83,7 +85,9 @@ def _with_rows(root: str, name: str, forgotten: Forgotten) -> Iterator[Artifact]
         if step in _WEIGHTS:
             continue
         for artifact in committed_artifacts(storage.join(root, STEPS, name, step)):
-            if any(_names_one(table, forgotten) for table in _tables(artifact)):
+            if any(_names_one(table, forgotten) for table in _tables(artifact)) or knows_one(
+                artifact, forgotten.keys
+            ):
                 yield artifact
 
 

@@ -98,6 +98,17 @@ class Run:
         start = int(self.ends[row - 1]) if row else 0
         return bytes(self.labels[start : int(self.ends[row])])
 
+    def names_one(self, keys: Collection[str]) -> bool:
+        """Return whether a row is of one of some samples, whether it counts or not."""
+        wanted = {key.encode() for key in keys}
+        data = self.labels.tobytes()
+        if not any(key in data for key in wanted):
+            return False
+        separator = SEPARATOR.encode()
+        return any(
+            self._label(row).partition(separator)[0] in wanted for row in range(self.num_rows)
+        )
+
     def counts(self, rows: Ints) -> Flags:
         """Return which of some rows are of samples that count."""
         if len(self.gone) == 0 or len(rows) == 0:

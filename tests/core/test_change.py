@@ -1,6 +1,14 @@
 from pathlib import Path
 
-from mmcore.core.change import Change, compare, gone_now, gone_table, read_gone, standing
+from mmcore.core.change import (
+    Change,
+    but_changed,
+    compare,
+    gone_now,
+    gone_table,
+    read_gone,
+    standing,
+)
 from mmcore.core.manifest import Counts, Manifest
 from mmcore.core.step import Artifact, Inputs
 
@@ -15,6 +23,11 @@ def test_what_a_corpus_gained_lost_and_changed_is_told_apart() -> None:
 def test_a_change_is_said_in_words_without_what_did_not_happen() -> None:
     assert str(Change(added=("a", "b"))) == "2 new samples"
     assert str(Change(removed=("a",), forgotten=("b",))) == "0 new samples, 1 removed, 1 forgotten"
+
+
+def test_a_file_of_many_samples_counts_as_so_many() -> None:
+    found = Change(added=("a", "b"), changed=("c",), num_samples={"a": 7, "c": 3})
+    assert (str(found), found.num_to_learn) == ("8 new samples, 3 changed", 11)
 
 
 def increment(directory: Path, gone: dict[str, str] | None) -> dict[str, Artifact]:
@@ -34,8 +47,7 @@ def test_a_row_counts_until_a_later_increment_puts_an_end_to_it(tmp_path: Path) 
     inputs = Inputs({}, {"ingest": now.url}, history)
     assert gone_now(inputs) == {"a": "changed", "c": "forgotten"}
     assert [gone for _, gone in standing(inputs, "dedup")] == [{"a", "b", "c"}, {"a", "c"}]
-    remembered = standing(inputs, "dedup", with_changed=True)
-    assert [gone for _, gone in remembered] == [{"b", "c"}, {"c"}]
+    assert but_changed(gone_now(inputs)) == {"c": "forgotten"}
 
 
 def test_the_first_increment_puts_an_end_to_nothing(tmp_path: Path) -> None:

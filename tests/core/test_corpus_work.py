@@ -94,6 +94,38 @@ def test_an_increment_reads_no_row_of_those_before(tmp_path: Path) -> None:
     assert rows["k101"].twin == "k000"
 
 
+@pytest.mark.parametrize("reason", ["changed", "removed", "forgotten"])
+def test_nobody_is_dropped_as_the_twin_of_a_sample_that_is_gone(
+    tmp_path: Path, reason: str
+) -> None:
+    growing = Growing(tmp_path, *RULES)
+    growing.add([sample(i, image=i, look=0xFF << 8 * i) for i in range(3)])
+    rows = growing.add(
+        [
+            sample(10, image=0, look=0xF0F0),
+            sample(11, image=11, look=0xFF << 8),
+            sample(12, image=2, look=0),
+        ],
+        gone={"k000": reason, "k001": reason},
+    )
+    assert {key: (row.status, row.twin) for key, row in rows.items()} == {
+        "k010": ("kept", ""),
+        "k011": ("kept", ""),
+        "k012": ("dropped", "k002"),
+    }
+    # and those newcomers are known from then on
+    rows = growing.add([sample(20, image=0, look=1), sample(21, image=21, look=0xFF00)])
+    assert {key: row.twin for key, row in rows.items()} == {"k020": "k010", "k021": "k011"}
+
+
+def test_an_increment_of_nothing_but_removals_is_obeyed_later(tmp_path: Path) -> None:
+    growing = Growing(tmp_path, *RULES)
+    growing.add([sample(0, image=0, look=0), sample(1, image=1, look=0xFFFF)])
+    growing.add([], gone={"k000": "removed"})
+    rows = growing.add([sample(2, image=0, look=0), sample(3, image=1, look=0xFFFF)])
+    assert {key: row.twin for key, row in rows.items()} == {"k002": "", "k003": "k001"}
+
+
 def test_what_if_decides_as_a_step_does(tmp_path: Path) -> None:
     samples = corpus(0, 30)
     rows = Growing(tmp_path, *RULES).add(samples)

@@ -5,7 +5,7 @@ import pytest
 
 from mmcore.core.manifest import Counts, Manifest, verify_artifact
 from mmcore.core.shelf import Shelf
-from mmcore.core.sorted_runs import FAN_OUT, SortedRuns
+from mmcore.core.sorted_runs import FAN_OUT, SortedRuns, indexes
 from mmcore.core.step import Artifact
 
 NAME = "things"
@@ -25,12 +25,14 @@ class Increments:
         earlier = self.made[-1] if self.made else None
         return Shelf(url, "known/0-rule", scratch, earlier=earlier)
 
-    def add(self, values: list[int]) -> Artifact:
+    def add(self, values: list[int], *, gone: list[int] | None = None) -> Artifact:
         """Rows are called by their value; table 0 has the value, table 1 its last digit."""
         shelf = self.shelf()
+        for index in indexes(shelf):
+            index.forget(f"v{value}" for value in gone or [])
         array = np.array(values, np.uint64)
         SortedRuns(shelf, NAME).add(
-            (f"v{value}" for value in values),
+            (f"v{value}\t{len(self.made)}" for value in values),
             [array.view(np.uint8).reshape(-1, 8)],
             8,
             [array, array % np.uint64(10)],
@@ -44,10 +46,11 @@ class Increments:
     def ask(self, table: int, questions: list[int]) -> set[tuple[int, str]]:
         index = SortedRuns(self.shelf(), NAME)
         return {
-            (questions[question], run.label(row))
+            (questions[question], run.label(row).split("\t")[0])
             for run in index.runs
             for asked, rows in run.meet(table, np.array(questions, np.uint64))
-            for question, row in zip(asked.tolist(), rows.tolist(), strict=True)
+            for question, row, counts in zip(asked, rows, run.counts(rows), strict=True)
+            if counts
         }
 
 
@@ -87,6 +90,50 @@ def test_a_large_run_is_not_moved_for_small_ones(increments: Increments) -> None
 
 def test_nothing_to_add_writes_nothing(increments: Increments) -> None:
     assert increments.add([]).manifest.files == ()
+
+
+def test_what_is_gone_is_not_found_unless_it_came_back(increments: Increments) -> None:
+    increments.add([12, 7, 32])
+    increments.add([45], gone=[7, 32])
+    assert increments.ask(0, [7, 12, 32, 45]) == {(12, "v12"), (45, "v45")}
+    increments.add([7])
+    assert increments.ask(1, [2, 7]) == {(2, "v12"), (7, "v7")}
+    increments.add([], gone=[7])
+    assert increments.ask(0, [7, 12]) == {(12, "v12")}
+
+
+def test_what_is_gone_leaves_when_runs_merge(increments: Increments) -> None:
+    for value in range(FAN_OUT - 1):
+        increments.add([value, value + 100])
+    increments.add([3, 50, 103], gone=[3, 6, 103, 106, 777])
+    shelf = increments.shelf()
+    (run,) = SortedRuns(shelf, NAME).runs
+    assert run.num_rows == 2 * (FAN_OUT - 1) - 4 + 3
+    assert not [name for name in shelf.names if name.startswith("gone/")]
+    left = [v for v in (*range(7), *range(100, 107), 50) if v not in (6, 106)]
+    assert increments.ask(0, list(range(120))) == {(v, f"v{v}") for v in left}
+    assert len(increments.ask(1, [3])) == 2
+    assert not run.names_one({"v6", "v1060", "v"})
+    assert run.names_one({"v6", "v104"})
+    artifact = increments.made[-1]
+    assert verify_artifact(artifact.url, artifact.manifest) == []
+
+
+def test_runs_of_which_nothing_is_left_go_without_a_trace(increments: Increments) -> None:
+    for value in range(FAN_OUT - 1):
+        increments.add([value])
+    increments.add([9], gone=list(range(FAN_OUT)))
+    assert increments.ask(0, list(range(20))) == {(9, "v9")}
+    for value in range(20, 20 + FAN_OUT):
+        increments.add([value], gone=[value - 1, 9])
+    assert increments.ask(0, list(range(40))) == {(27, "v27")}
+
+
+def test_who_only_asks_may_leave_out_more(increments: Increments) -> None:
+    increments.add([12, 7])
+    index = SortedRuns(increments.shelf(), NAME, gone=["v7"])
+    (run,) = index.runs
+    assert run.counts(np.arange(2)).tolist() == [True, False]
 
 
 def test_files_of_runs_are_what_their_records_say(increments: Increments) -> None:

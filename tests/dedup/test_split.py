@@ -3,6 +3,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference_split import ReferenceSplit
 
-from mmcore.core.corpus_work import known_shelf
+from mmcore.core.corpus_work import known_shelf, knows_one
 from mmcore.core.leaks import leaks
 from mmcore.core.nearness import Limits
+from mmcore.core.rows import Row
 from mmcore.core.sorted_runs import SortedRuns
 from mmcore.dedup.split import GroupSplit
 from mmcore.errors import ConfigError
@@ -388,3 +390,94 @@ def test_near_leaks_to_what_is_known_of_old_are_found(tmp_path: Path) -> None:
     assert leaks([look("n", 1, split=split_of_a)], ("image",), limits, known) == []
     (leak,) = leaks([look("n", 1, split=other)], ("image",), limits, known)
     assert set(leak.keys) == {(split_of_a, "a"), (other, "n")}
+
+
+def places(rows: Mapping[str, Row]) -> dict[str, tuple[str, str]]:
+    return {
+        key: (str(row.sample.meta["split"]), str(row.sample.meta["split_group"]))
+        for key, row in rows.items()
+    }
+
+
+def test_a_sample_that_changed_altogether_stays_in_its_split_and_group(tmp_path: Path) -> None:
+    growing = Growing(tmp_path, NEAR)
+    keys = [f"k{i:02d}" for i in range(20)]
+
+    def version(number: int) -> list[Sample]:
+        looks = [(i + 100 * number) * 0x9E3779B97F4A7C15 % 2**64 for i in range(20)]
+        other = [look(f"{key}-{number}", bits) for key, bits in zip(keys, looks, strict=True)]
+        return [replace(one, key=key) for key, one in zip(keys, other, strict=True)]
+
+    before = places(growing.add(version(0)))
+    for number in (1, 2):
+        gone = dict.fromkeys(keys, "changed")
+        assert places(growing.add(version(number), gone=gone)) == before
+    assert len({split for split, _ in before.values()}) > 1
+
+
+def test_what_a_sample_was_linked_to_before_it_changed_still_is_where_it_was(
+    tmp_path: Path,
+) -> None:
+    growing = Growing(tmp_path, GroupSplit(together=("image",)))
+    before = places(growing.add([sample(f"k{i:02d}", str(i)) for i in range(20)]))
+    gone = dict.fromkeys(before, "changed")
+    growing.add([sample(f"k{i:02d}", str(100 + i)) for i in range(20)], gone=gone)
+    twins = places(growing.add([sample(f"z{i:02d}", str(i)) for i in range(20)]))
+    assert twins == {f"z{key[1:]}": place for key, place in before.items()}
+
+
+def test_what_was_removed_holds_nobody_in_its_split(tmp_path: Path) -> None:
+    rule = GroupSplit(together=("image", "meta:caption"))
+    growing = Growing(tmp_path, rule)
+    old = places(growing.add([sample(f"k{i:02d}", str(i)) for i in range(30)]))
+    (train, *_), (test, *_) = (
+        [key for key, (split, _) in old.items() if split == wanted] for wanted in ("train", "test")
+    )
+    bridge = [
+        sample("n0", str(int(train[1:])), caption="x"),
+        sample("n1", str(int(test[1:])), caption="x"),
+    ]
+    dropped = Growing(tmp_path / "still", rule)
+    dropped.add([sample(f"k{i:02d}", str(i)) for i in range(30)])
+    assert {row.reason for row in dropped.add(bridge).values()} == {"twins_in_two_splits"}
+    rows = growing.add(bridge, gone={train: "removed"})
+    assert places(rows) == dict.fromkeys(("n0", "n1"), ("test", test))
+    # a value that another one has as well still holds
+    growing.add([sample("m", str(int(test[1:])))])
+    rows = growing.add([sample("y", str(int(test[1:])))], gone={test: "removed"})
+    assert places(rows) == {"y": ("test", test)}
+
+
+def test_stratified_newcomers_take_the_places_of_what_is_gone(tmp_path: Path) -> None:
+    rule = GroupSplit(together=("image",), stratify="meta:label")
+    growing = Growing(tmp_path, rule)
+    old = places(growing.add([sample(f"k{i:03d}", label="x") for i in range(100)]))
+    gone = {key: "removed" for key, (split, _) in old.items() if split == "test"}
+    changed = {key: "changed" for key, (split, _) in old.items() if split == "val"}
+    again = [sample(key, "other", label="x\ty") for key in changed]
+    growing.add([], gone=gone)
+    growing.add(again, gone=changed)
+    growing.add(again, gone=changed)
+    rows = places(growing.add([sample(f"n{i:03d}", label="x") for i in range(20)]))
+    found = Counter(split for split, _ in rows.values())
+    # of 90 of that class 18 belong in test, 9 in val, and 70 lie in train
+    assert found["train"] == 0
+    assert found["test"] - found["val"] in (8, 9, 10)
+
+
+def test_a_dataset_made_anew_may_hold_on_to_every_split(tmp_path: Path) -> None:
+    growing = Growing(tmp_path / "one", NEAR)
+    samples = [look(f"k{i:02d}", i * 0x9E3779B97F4A7C15 % 2**64) for i in range(30)]
+    before = places(growing.add(samples[:10]) | growing.add(samples[10:]))
+    growing.add([], gone={"k03": "forgotten"})
+    other = GroupSplit(together=("image",), max_distance={"image": 3}, seed=7)
+    anew = Growing(tmp_path / "two", other)
+    left = [one for one in samples if one.key != "k03"]
+    rows = anew.add([*left, look("new", 0x1234)], settled=growing.made[-1])
+    del before["k03"]
+    assert {key: place for key, place in places(rows).items() if key != "new"} == before
+    (artifact,) = anew.made
+    assert not knows_one(artifact, ["k03"])
+    assert knows_one(artifact, ["k04"])
+    (row,) = anew.add([look("z", 4 * 0x9E3779B97F4A7C15 % 2**64)]).values()
+    assert row.sample.meta["split_group"] == before["k04"][1]

@@ -1,8 +1,11 @@
 """Rules over a corpus in tests: over samples in memory, and as a step that grows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from mmcore import storage
+from mmcore.core.change import GONE_NAME, gone_table
 from mmcore.core.corpus_work import CorpusWork, outcomes
 from mmcore.core.manifest import Counts, Manifest
 from mmcore.core.rows import Row, read_rows, write_part
@@ -24,13 +27,29 @@ class Growing:
         self.work = CorpusWork(step="dedup", samples_from="clean", rules=rules)
         self.made: list[Artifact] = []
 
-    def add(self, samples: Sequence[Sample], *, num_files: int = 1) -> dict[str, Row]:
-        """Take in the samples of an increment, divided over files; return what came of each."""
+    def add(
+        self,
+        samples: Sequence[Sample],
+        *,
+        num_files: int = 1,
+        gone: Mapping[str, str] | None = None,
+        settled: Artifact | None = None,
+    ) -> dict[str, Row]:
+        """Take in the samples of an increment, divided over files; return what came of each.
+
+        `gone` is what counts no more, the reason by key; on `settled` is held, and on nothing
+        built.
+        """
         number = len(self.made)
         clean = self._artifact(f"clean-{number}", samples, num_files)
         url = str(self.directory / f"dedup-{number}")
         history = tuple({"dedup": artifact} for artifact in self.made)
-        context = TaskContext(Inputs({"clean": clean}, {}, history), url, str(self.directory))
+        ingest = str(self.directory / f"ingest-{number}")
+        storage.write(storage.join(ingest, GONE_NAME), gone_table(gone or {}))
+        inputs = Inputs({"clean": clean}, {"ingest": ingest}, history)
+        if settled is not None:
+            inputs = replace(inputs, history=(), settled={"dedup": settled})
+        context = TaskContext(inputs, url, str(self.directory))
         report = self.work.run(Task("all"), context)
         manifest = Manifest("dedup", "", {}, report.counts, tuple(report.files))
         self.made.append(Artifact(url, manifest))
