@@ -31,8 +31,8 @@ class Change:
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
-    num_same: int = 0
-    """How many are as they were, or files of many samples of which some may be."""
+    num_left: int = 0
+    """How many of the raw samples that were there are there still, changed or not."""
     num_samples: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     """How many samples a raw one is reckoned to bring or take, where that is not one."""
     forgotten: tuple[str, ...] = field(default=(), kw_only=True)
@@ -65,7 +65,7 @@ def compare(had: Mapping[str, ValueT], has: Mapping[str, ValueT]) -> Change:
         added=tuple(sorted(has.keys() - had.keys())),
         changed=tuple(sorted(key for key in has.keys() & had.keys() if has[key] != had[key])),
         removed=tuple(sorted(had.keys() - has.keys())),
-        num_same=sum(has[key] == had[key] for key in has.keys() & had.keys()),
+        num_left=len(has.keys() & had.keys()),
     )
 
 

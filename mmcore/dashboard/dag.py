@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-NODE_WIDTH, NODE_HEIGHT = 106, 52
+NODE_WIDTH, NODE_HEIGHT = 106, 64
 _GAP_X, _GAP_Y, _MARGIN = 16, 12, 2
 
 

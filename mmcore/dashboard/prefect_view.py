@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from mmcore.dashboard.refreshed import Refreshed
@@ -12,14 +13,23 @@ _MAX_AGE_SECONDS = 5.0
 _NUM_UPCOMING = 8
 
 
+@dataclass(frozen=True)
+class Upcoming:
+    """A flow run that is to come."""
+
+    title: str
+    """`retrain stamps`: Prefect's own names of runs say nothing before they begin."""
+    run: FlowRun
+
+
 class PrefectView:
     """The server of Prefect, if there is one; one call at a time."""
 
     def __init__(self, prefect: PrefectApi | None) -> None:
         self._prefect = prefect
         self._lock = threading.Lock()
-        self.upcoming: Refreshed[Sequence[FlowRun]] = Refreshed(
-            lambda: self.call(lambda prefect: prefect.upcoming(_NUM_UPCOMING)), _MAX_AGE_SECONDS
+        self.upcoming: Refreshed[Sequence[Upcoming]] = Refreshed(
+            lambda: self.call(_upcoming), _MAX_AGE_SECONDS
         )
 
     @property
@@ -32,3 +42,12 @@ class PrefectView:
         assert self._prefect is not None, "the caller looked at is_known"
         with self._lock:
             return ask(self._prefect)
+
+
+def _upcoming(prefect: PrefectApi) -> Sequence[Upcoming]:
+    flows = prefect.flow_names()
+    titles = {
+        one.id: f"{flows.get(one.flow_id, '')} {one.name}".strip() for one in prefect.deployments()
+    }
+    runs = prefect.upcoming(_NUM_UPCOMING)
+    return [Upcoming(titles.get(run.deployment_id or "", run.name), run) for run in runs]

@@ -38,8 +38,7 @@ def change_between(layout: Layout, before: Artifact, after: Artifact) -> Change:
         one, other = arrived[key]
         more = num_has.get(key, 0) - num_had.get(key, 0) + other.num_urls - one.num_urls
         reckoned[key] = max(1, more)
-    num_kept = sum(num_had.get(key, 0) > 1 for key in change.changed)
-    return replace(change, num_same=change.num_same + num_kept, num_samples=reckoned)
+    return replace(change, num_samples=reckoned)
 
 
 def _has_lost(

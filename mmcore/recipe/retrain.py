@@ -97,7 +97,7 @@ def consider(
         return _on_a_dataset_that_is_there(loaded, root, dataset.url, force=force)
     if plan.ground.base is None:
         why = f"a dataset from the ground up: {plan.steps[1].reason}"
-        return Verdict(True, why, 0, None, loaded.recipe.retrain.overrides)
+        return Verdict(True, why, 0, None)
     return _on_new_samples(loaded, root, plan.ground, now or datetime.now(UTC), force=force)
 
 
@@ -214,8 +214,7 @@ def _on_a_dataset_that_is_there(
     if has_model and not force:
         return Verdict(False, f"no new sample since {name}", 0, name)
     why = "asked for" if has_model else "no model has learned from this dataset yet"
-    overrides = (*loaded.recipe.retrain.overrides, *_start(loaded, root))
-    return Verdict(True, why, 0, name, overrides)
+    return Verdict(True, why, 0, name, _settings(loaded, root))
 
 
 def _on_new_samples(
@@ -231,10 +230,9 @@ def _on_new_samples(
         if policy.max_wait_hours > 0:
             why += f"; from {enough_at:%Y-%m-%d %H:%M} UTC on they are enough"
         return Verdict(False, why, number, base)
-    overrides = (*policy.overrides, *_start(loaded, root))
     if number < policy.min_new_samples:
         found += ", asked for" if force else f", after {policy.max_wait_hours:g} hours"
-    return Verdict(True, found, number, base, overrides)
+    return Verdict(True, found, number, base, _settings(loaded, root))
 
 
 def _last_time(loaded: LoadedRecipe, root: str, ground: Ground) -> datetime:
@@ -245,6 +243,13 @@ def _last_time(loaded: LoadedRecipe, root: str, ground: Ground) -> datetime:
     assert ground.base is not None, "new samples come on top of something"
     published = storage.modified_at(storage.join(ground.base.artifact.url, "manifest.json"))
     return datetime.fromtimestamp(published, UTC)
+
+
+def _settings(loaded: LoadedRecipe, root: str) -> tuple[str, ...]:
+    """Return the settings of a retraining; the first training is as the recipe says."""
+    policy = loaded.recipe.retrain
+    start = tuple(_start(loaded, root))
+    return (*policy.overrides, *start) if start or policy.start == "scratch" else ()
 
 
 def _start(loaded: LoadedRecipe, root: str) -> Iterator[str]:

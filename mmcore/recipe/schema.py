@@ -47,7 +47,8 @@ class RetrainSection(Section):
     start: Literal["champion", "scratch"] = "champion"
     """The weights that training starts from."""
     overrides: tuple[str, ...] = ()
-    """Settings of the recipe for a retraining: `train.epochs=6`."""
+    """Settings of the recipe for a retraining: `train.epochs=6`. The first training, and one on a
+    dataset that is made from the ground up, are as the recipe says."""
 
 
 class Recipe(Section):

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,24 @@ def test_without_prefect_it_is_said_and_with_a_silent_one_too(
         client = log_in(make_app(root, prefect=prefect))
         client.app.state.prefect.upcoming.get(wait_seconds=20)  # type: ignore[attr-defined]
         assert "Prefect does not answer" in client.get("/").text
+
+
+def test_what_comes_next_is_called_by_its_flow_and_deployment(
+    root: Path, make_app: Callable[..., Starlette], api: PrefectApi
+) -> None:
+    flow_id = api._ask("POST", "/flows/", {"name": "retrain"})["id"]
+    deployment = {"name": "seals", "flow_id": flow_id, "enforce_parameter_schema": False}
+    deployment_id = api._ask("POST", "/deployments/", deployment)["id"]
+    soon = datetime.now(UTC) + timedelta(seconds=30)  # before what other tests have planned
+    run = api.create_flow_run(deployment_id, scheduled_at=soon)
+    try:
+        client = log_in(make_app(root, prefect=api))
+        client.app.state.prefect.upcoming.get(wait_seconds=60)  # type: ignore[attr-defined]
+        page = client.get("/").text
+        assert "retrain seals" in page
+        assert run.name not in page
+    finally:
+        api.delete_deployment(deployment_id)
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,10 @@ def test_a_retraining_processes_the_new_samples_alone_and_starts_from_the_champi
     kept: Kept = story["kept"]
     assert sorted(manifest.counts.found for manifest in kept.made("ingest")) == [3, 12, 27]
     first, second = sorted(
-        kept.made("train"), key=lambda one: bool(one.identity["work"]["train"]["start_from"])
+        kept.made("train"), key=lambda one: bool(one.identity["work"]["train"].get("start_from"))
     )
+    # the settings of a retraining are not those of the first training
+    assert [one.identity["work"]["train"]["epochs"] for one in (first, second)] == [1, 2]
     assert second.identity["work"]["train"]["start_from"] == first.fingerprint
     assert second.identity["inputs"]["tokenizer"] == first.identity["inputs"]["tokenizer"]
 

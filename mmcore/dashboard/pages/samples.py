@@ -33,7 +33,7 @@ from mmcore.dashboard.templating import render
 from mmcore.errors import MmError
 from mmcore.media.near.prints import without_prints
 
-PAGE_SIZE = 24
+PAGE_SIZE = 30
 _MAX_OPTIONS = 300
 _SELECTS = (
     ("split", "Any split"),
