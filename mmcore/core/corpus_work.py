@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mmcore.core.change import standing
 from mmcore.core.manifest import Counts
 from mmcore.core.rows import read_kept, read_rows_file, rows_files, write_part
 from mmcore.core.stage import CorpusRule, rule_name
@@ -31,7 +32,8 @@ class CorpusWork:
         samples = list(read_kept(artifact))
         rule = rule_name(self.rule)
         decided: dict[str, Outcome] = {}
-        known = [old for earlier in context.inputs.earlier(self.step) for old in read_kept(earlier)]
+        earlier = standing(context.inputs, self.step, with_changed=self.rule.remembers_what_changed)
+        known = [old for one, gone in earlier for old in read_kept(one) if old.key not in gone]
         for outcome in self.rule.decide(samples, known):
             key = outcome.key if isinstance(outcome, Sample) else outcome.sample.key
             if key in decided:

@@ -66,6 +66,10 @@ class CorpusRule(Component):
     It sees keys, references, metadata and scores; never bytes.
     """
 
+    remembers_what_changed: ClassVar[bool] = False
+    """Whether `known` has samples as they were before they changed as well: for rules whose word
+    on a sample stands whatever becomes of it."""
+
     def decide(self, samples: Sequence[Sample], known: Sequence[Sample] = ()) -> Iterator[Outcome]:
         """Yield one outcome per sample, in any order, whatever the order of the input.
 

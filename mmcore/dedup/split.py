@@ -23,10 +23,12 @@ class GroupSplit(CorpusRule):
     Links are transitive: a group is a connected component. Where a group goes depends on the seed
     and its lowest key and, when stratified, on the other groups of its class; never on order.
 
-    What earlier increments were given stands. A newcomer joins the group that it is linked to. One
-    that is linked to groups of two splits joins neither: it is dropped as `twins_in_two_splits`.
+    What earlier increments were given stands, also for a sample that has changed since. A newcomer
+    joins the group that it is linked to. One that is linked to groups of two splits joins neither:
+    it is dropped as `twins_in_two_splits`.
     """
 
+    remembers_what_changed = True
     together: tuple[str, ...]
     """Any one equal value links two samples: `image`, `audio`, `meta:caption`."""
     fractions: Mapping[str, float] = field(
@@ -150,8 +152,9 @@ def _group_ids(samples: Sequence[Sample], together: Sequence[str]) -> list[str]:
 
     first_with: dict[tuple[str, str], int] = {}
     for index, sample in enumerate(samples):
-        for name in together:
-            for value in values_of(sample, name):
-                low, high = sorted((root(first_with.setdefault((name, value), index)), root(index)))
-                parents[high] = low
+        values = [(name, value) for name in together for value in values_of(sample, name)]
+        # a sample and what it was before it changed are one
+        for value in [("", sample.key), *values]:
+            low, high = sorted((root(first_with.setdefault(value, index)), root(index)))
+            parents[high] = low
     return [samples[root(index)].key for index in range(len(samples))]

@@ -81,7 +81,7 @@ class MultimodalLoader:
 
     def open(self, inputs: Inputs) -> "OpenMultimodal":
         """Open the dataset and the tokenizer among the inputs."""
-        dataset = ShardedDataset(inputs[DATASET_STEP])
+        dataset = ShardedDataset(inputs[DATASET_STEP], inputs.forgotten.keys)
         url = storage.join(inputs[TOKENIZER_STEP].url, TOKENIZER_NAME)
         try:
             tokenizer = Tokenizer.from_str(storage.read(url).decode())

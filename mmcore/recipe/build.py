@@ -35,10 +35,17 @@ class LoadedRecipe:
     """What was set besides the file: `a.b=c`."""
 
 
-def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = False) -> LoadedRecipe:
+def load_recipe(
+    file: str,
+    *,
+    overrides: Sequence[str] = (),
+    rebuild: bool = False,
+    settled: str | None = None,
+) -> LoadedRecipe:
     """Read, check and build a recipe; ConfigError with every problem and its place.
 
-    `rebuild` makes the dataset from the ground up, whatever it could build on.
+    `rebuild` makes the dataset from the ground up, whatever it could build on; `settled` is then
+    the fingerprint of a version whose splits are held on to.
     """
     loaded = load_config(file, Recipe, overrides=overrides)
     builder = _Builder(loaded.value)
@@ -50,8 +57,13 @@ def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = Fal
     is_relative = storage.is_local(section.path)
     url = os.path.abspath(section.path) if is_relative else section.path
     ingest = next(step.work for step in steps if isinstance(step.work, IngestWork))
-    count_new = None if rebuild else ingest.count_new
-    graph = Graph(loaded.value.name, Source(url, section.hint), tuple(steps), count_new)
+    graph = Graph(
+        loaded.value.name,
+        Source(url, section.hint),
+        tuple(steps),
+        compare=None if rebuild else ingest.compare,
+        settled=settled,
+    )
     return LoadedRecipe(loaded.value, graph, loaded, tuple(overrides))
 
 
@@ -83,7 +95,7 @@ class _Builder:
             dedup = _corpus_work("dedup", "clean", rule)
             steps.append(self._step("dedup", dedup, "clean", grows=True))
         work = _corpus_work("split", before_split, split)
-        steps.append(self._step("split", work, before_split, grows=True))
+        steps.append(self._step("split", work, before_split, grows=True, settles=True))
         if recipe.tokenizer is not None:
             tokenizer = self._made(TokenizerWork, recipe.tokenizer, ("tokenizer",))
             # models of one dataset share it, so that one can start from another's weights
@@ -142,6 +154,7 @@ class _Builder:
         *inputs: str,
         directory: str = "",
         grows: bool = False,
+        settles: bool = False,
         pinned: Sequence[str] = (),
     ) -> Step | None:
         if work is None:
@@ -153,6 +166,7 @@ class _Builder:
             directory=directory,
             max_quarantined=self.recipe.max_quarantined,
             grows=grows,
+            settles=settles,
             pinned=frozenset(pinned),
         )
 

@@ -15,6 +15,7 @@ def dataset_card(
     num_bytes: int,
     extensions: Sequence[str],
     labels: Mapping[str, int],
+    num_tombstones: int = 0,
 ) -> bytes:
     """Return the card; `num_samples` and `num_shards` are by split."""
     splits = [split for split in _HF_SPLITS if split in num_samples]
@@ -49,6 +50,7 @@ def dataset_card(
         *(f"| {split} | {num_samples[split]} | {num_shards[split]} |" for split in splits),
         "",
         *_label_lines(labels),
+        *_tombstone_lines(num_tombstones),
         "`manifest.parquet` has a row per sample: split, shard, position, parts, metadata, scores.",
         "",
         "## How to load it",
@@ -56,9 +58,19 @@ def dataset_card(
         "Run these in this directory.",
         "",
         "```python",
+        "import json",
+        "from pathlib import Path",
+        "",
         "import webdataset",
         "",
+        "gone = {",
+        '    (one["shard"], one["key"])',
+        '    for file in map(Path, ("tombstones.json", "forgotten.json"))',
+        "    if file.exists()",
+        '    for one in json.loads(file.read_text())["tombstones"]',
+        "}",
         f'samples = webdataset.WebDataset("{plain}", shardshuffle=False)',
+        'samples = samples.select(lambda one: (one["__url__"], one["__key__"]) not in gone)',
         "```",
         "",
         "```python",
@@ -81,6 +93,17 @@ def dataset_card(
         "cooker says what the parts mean.",
     ]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _tombstone_lines(number: int) -> list[str]:
+    if not number:
+        return []
+    return [
+        f"{number} more samples lie in the shards and count no more: they changed, were removed",
+        "or are to be forgotten. `tombstones.json` names them; skip them, as the first example",
+        "below does, or ask for a compacted version.",
+        "",
+    ]
 
 
 def _label_lines(labels: Mapping[str, int]) -> list[str]:

@@ -9,7 +9,8 @@ from mmcore import storage
 from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.rows import file_record, load_part, read_kept, write_part
 from mmcore.core.step import Inputs, Task, TaskContext, TaskReport
-from mmcore.errors import AccountingError, ConfigError
+from mmcore.core.tombstones import TOMBSTONES_NAME, Tombstone, to_json
+from mmcore.errors import AccountingError, ConfigError, StepError
 from mmcore.sample import Dropped, Json, Outcome, Quarantined, sha256_hex
 from mmcore.shard.card import dataset_card
 from mmcore.shard.document import EXTENSION, Schema, document, schema_of
@@ -20,7 +21,7 @@ from mmcore.shard.plan import ShardPlan, cut, from_payload, refuse_leaks, sift, 
 from mmcore.shard.table import TABLE_NAME, StoredPart, StoredSample, from_parquet, to_parquet
 from mmcore.shard.tar import TarWriter
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 GROUP = "meta:split_group"
 SCRATCH = "_tasks"
 """What lies below is for `finish` and is deleted once the dataset is committed."""
@@ -142,23 +143,38 @@ class ShardWork:
         }
         increments: list[Json] = [added]
         inherited: list[FileRecord] = []
+        tombstones: list[Tombstone] = []
         before = earlier(context.inputs, self.step)
         if before:
             before.link_into(context.output_url)
             inherited = before.files
             in_shard |= before.samples()
             tars |= {file.path: file for file in inherited if file.path.endswith(".tar")}
+            dead = before.dead()
+            tombstones = before.tombstones(dead)
+            if dead:
+                added["num_gone"] = dict(Counter(sample.split for sample in dead))
             increments = [*before.increments, added]
         stored = [sample for path in sorted(in_shard) for sample in in_shard[path]]
-        num_samples = Counter(sample.shard for sample in stored)
+        if not stored:
+            raise StepError(
+                f"no sample of {self.name} is left: {len(tombstones)} were removed at the source "
+                "or are to be forgotten. Nothing was published. Look at the source."
+            )
+        # readers that know nothing of tombstones count what lies in the tars
+        num_samples = {path: tars[path].num_samples or 0 for path in sorted(tars)}
         refuse_leaks(
             (sample.as_sample(base=self.step) for sample in stored), (GROUP, *self.together)
         )
         table = to_parquet(stored)
         data_of = {TABLE_NAME: table}
-        data_of |= energon_files(stored, num_samples, table_sha256=sha256_hex(table))
+        if tombstones:
+            data_of[TOMBSTONES_NAME] = to_json(tombstones)
+        data_of |= energon_files(
+            stored, num_samples, tombstones=tombstones, table_sha256=sha256_hex(table)
+        )
         splits = sorted({sample.split for sample in stored})
-        for split in splits:
+        for split in sorted(set(map(_split, tars))):
             of_split = {path: num for path, num in num_samples.items() if _split(path) == split}
             sizes = {path: tars[path].num_bytes for path in of_split}
             for name, data in open_clip_sizes(of_split).items():
@@ -178,6 +194,7 @@ class ShardWork:
             num_bytes=num_bytes,
             extensions=extensions,
             labels=labels,
+            num_tombstones=len(tombstones),
         )
         files = [
             file_record(context.output_url, path, data) for path, data in sorted(data_of.items())
@@ -192,6 +209,8 @@ class ShardWork:
             "schema": {"fields": dict(schema.fields), "scores": list(schema.scores)},
             "increments": increments,
         }
+        if tombstones:
+            facts["tombstones"] = dict(sorted(Counter(one.reason for one in tombstones).items()))
         return TaskReport([*files, *inherited], facts=facts)
 
 
