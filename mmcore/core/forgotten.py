@@ -35,8 +35,9 @@ class Wish:
     """ISO 8601, UTC."""
     by: str
     why: str
-    samples: Mapping[str, str]
-    """The SHA-256 of the principal part by key; empty for a sample that has no part."""
+    samples: Mapping[str, tuple[str, ...]]
+    """By key the SHA-256 of the principal part; several where the sample changed, none where it has
+    no part."""
     versions: tuple[str, ...]
     """The dataset versions that held one of them when it was asked."""
     models: tuple[Mapping[str, Any], ...]
@@ -57,7 +58,8 @@ class Forgotten:
     @cached_property
     def hashes(self) -> frozenset[str]:
         """The SHA-256 of the parts that nobody may take in any more."""
-        return frozenset(value for wish in self.wishes for value in wish.samples.values() if value)
+        each = (values for wish in self.wishes for values in wish.samples.values())
+        return frozenset(value for values in each for value in values)
 
     @property
     def digest(self) -> str | None:
@@ -108,7 +110,7 @@ def record_wish(
     *,
     by: str,
     why: str,
-    samples: Mapping[str, str],
+    samples: Mapping[str, Sequence[str]],
     versions: Sequence[str],
     models: Sequence[Mapping[str, Any]],
 ) -> Wish:
@@ -119,7 +121,7 @@ def record_wish(
         at=now.isoformat(timespec="seconds"),
         by=by,
         why=why,
-        samples=dict(samples),
+        samples={key: tuple(values) for key, values in samples.items()},
         versions=tuple(versions),
         models=tuple(models),
     )
@@ -147,6 +149,7 @@ def _load(url: str) -> Wish:
         if value.pop("format") != FORMAT or value.pop("format_version") != FORMAT_VERSION:
             raise ValueError("another format or version")
         value["versions"], value["models"] = tuple(value["versions"]), tuple(value["models"])
+        value["samples"] = {key: tuple(values) for key, values in value["samples"].items()}
         return Wish(**value)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
