@@ -58,8 +58,8 @@ def seen_by(root: str, name: str, held: Iterable[Holding]) -> list[dict[str, Jso
     judged: dict[str, set[str]] = {}
     for evaluation in committed_artifacts(storage.join(root, STEPS, name, "evaluate")):
         on = splits.get(str(_get(evaluation.manifest.identity, "inputs", SHARD_STEP)), {})
-        train = str(_get(evaluation.manifest.identity, "inputs", "train"))
-        judged.setdefault(train, set()).update(key for key, split in on.items() if split == "test")
+        model = str(_get(evaluation.manifest.identity, "inputs", "train"))
+        judged.setdefault(model, set()).update(key for key, split in on.items() if split == "test")
     found = []
     for train in committed_artifacts(storage.join(root, STEPS, name, "train")):
         fingerprint = train.manifest.fingerprint
