@@ -4,7 +4,7 @@ The wish goes to the ledger first (`mmcore/core/forgotten.py`); from then on it 
 file beside each version that holds a sample is for readers that have nothing but the version.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -130,14 +130,9 @@ def forget(root: str, name: str, asked: Asked, *, by: str, why: str) -> str:
 
 def mark_versions(root: str, name: str) -> None:
     """Write `forgotten.json` into every version that holds something to be forgotten."""
-    for held in holdings(root, name, load_forgotten(root, name).keys):
+    keys = load_forgotten(root, name).keys
+    for held in holdings(root, name, keys) if keys else ():
         url = held.version.artifact.url
         tombstones = [Tombstone(one.shard, one.index, one.key, FORGOTTEN) for one in held.places]
         if set(tombstones) != set(read_tombstones(url, FORGOTTEN_NAME)):
             storage.write(storage.join(url, FORGOTTEN_NAME), to_json(tombstones))
-
-
-def unmarked(dataset_url: str, keys: Iterable[str], forgotten: Forgotten) -> list[str]:
-    """Return which of the keys of a version its `forgotten.json` ought to name and does not."""
-    beside = {one.key for one in read_tombstones(dataset_url, FORGOTTEN_NAME)}
-    return sorted(forgotten.keys.intersection(keys) - beside)
