@@ -21,7 +21,7 @@ from mmcore.core.diff import diff
 from mmcore.core.forgotten import load_forgotten
 from mmcore.core.lineage import DatasetVersion, find_dataset
 from mmcore.core.purge import purge
-from mmcore.recipe.compact import UNTIL, load_compaction
+from mmcore.recipe.compact import UNTIL, is_compact, load_compaction
 from mmcore.recipe.execute import absolute_root, plan_recipe, run_recipe
 
 app = new_app()
@@ -56,7 +56,8 @@ def compact(
     before, loaded = load_compaction(
         root, name, recipe=recipe, overrides=overrides, keep_splits=keep_splits
     )
-    has_run = bool(plan_recipe(loaded, root=root, until=UNTIL).to_run)
+    plan = None if is_compact(root, before) else plan_recipe(loaded, root=root, until=UNTIL)
+    has_run = plan is not None and bool(plan.to_run)
     if has_run:
         from mmcore.cli.progress import progress_listener
         from mmcore.executors import make_executor

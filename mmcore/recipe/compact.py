@@ -2,13 +2,26 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
-from mmcore.core.lineage import SHARD_STEP, DatasetVersion, find_dataset
+from mmcore.core.forgotten import load_forgotten
+from mmcore.core.lineage import SHARD_STEP, DatasetVersion, find_dataset, held
 from mmcore.core.runs import list_runs
 from mmcore.errors import ConfigError
 from mmcore.recipe.build import LoadedRecipe, load_recipe
 
 UNTIL = (SHARD_STEP,)
+
+
+def is_compact(root: str, version: DatasetVersion) -> bool:
+    """Return whether a version builds on nothing, and holds nothing that does not count."""
+    facts: Any = version.artifact.manifest.facts
+    forgotten = load_forgotten(root, version.name)
+    return (
+        len(facts["increments"]) == 1
+        and not facts.get("tombstones")
+        and not held(version.artifact, forgotten.keys)
+    )
 
 
 def recipe_of(root: str, name: str) -> tuple[str, tuple[str, ...]]:
@@ -39,7 +52,7 @@ def load_compaction(
     overrides: Sequence[str] = (),
     keep_splits: bool = False,
 ) -> tuple[DatasetVersion, LoadedRecipe]:
-    """Return the version to be compacted, and what makes a version of the source as it is now.
+    """Return the version to be compacted, and what makes a version of the source as it now is.
 
     That is byte for byte the dataset that a first run makes of a source without what is to be
     forgotten. `keep_splits` leaves every sample in the split that it has.

@@ -86,7 +86,8 @@ def _excluded(tombstones: Sequence[Tombstone], num_samples: Mapping[str, int]) -
 
 
 def _split_yaml(shards: Sequence[str], excluded: Sequence[str]) -> bytes:
-    splits = sorted({path.split("/", 1)[0] for path in shards})
+    # a split of which every shard is excluded would be refused as empty
+    splits = sorted({path.split("/", 1)[0] for path in shards if path not in excluded})
     lines = ["split_parts:"]
     for split in splits:
         lines.append(f"  {split}:")
