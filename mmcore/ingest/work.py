@@ -62,7 +62,7 @@ class IngestWork:
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         samples = list(self.layout.group(read_files(inputs[SCAN_STEP])).samples)
         before: dict[str, dict[str, Json]] = {}
-        again = self._again(inputs)
+        again = self._again(inputs, samples)
         if again is not None:
             samples = [raw for raw in samples if raw.key in again.raws]
             digests = known_digests(inputs, again)
@@ -94,14 +94,15 @@ class IngestWork:
 
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
         files = read_files(context.inputs[SCAN_STEP])
-        unclaimed = dict(self.layout.group(files).unclaimed)
+        grouping = self.layout.group(files)
+        unclaimed = dict(grouping.unclaimed)
         for report in reports:
             found: Any = report.facts["unclaimed"]
             unclaimed.update(dict(found))
         rows = [{"path": path, "reason": unclaimed[path]} for path in sorted(unclaimed)]
         table = pa.Table.from_pylist(rows, schema=_UNCLAIMED_SCHEMA)
         written = [file_record(context.output_url, UNCLAIMED_NAME, table_bytes(table))]
-        again = self._again(context.inputs)
+        again = self._again(context.inputs, grouping.samples)
         if again is not None:
             paths = [
                 file.path
@@ -125,17 +126,19 @@ class IngestWork:
 
         One that gained a part, or of which a file changed, is another one.
         """
-        had = {raw.key: raw.files for raw in self.layout.group(read_files(before)).samples}
-        has = {raw.key: raw.files for raw in self.layout.group(read_files(after)).samples}
-        return compare(had, has)
+        return self._change(before, self.layout.group(read_files(after)).samples)
 
-    def _again(self, inputs: Inputs) -> Again | None:
+    def _change(self, before: Artifact, samples: Sequence[RawSample]) -> Change:
+        had = {raw.key: raw.files for raw in self.layout.group(read_files(before)).samples}
+        return compare(had, {raw.key: raw.files for raw in samples})
+
+    def _again(self, inputs: Inputs, samples: Sequence[RawSample]) -> Again | None:
         """Return what there is to be done about what earlier increments took in, if any did."""
         scans = inputs.earlier(SCAN_STEP)
         if not scans:
             return None
         pending = held(inputs.earlier(SHARD_STEP)[-1], inputs.forgotten.keys)
-        change = self.compare(scans[-1], inputs[SCAN_STEP])
+        change = self._change(scans[-1], samples)
         return look_again(inputs, replace(change, forgotten=tuple(sorted(pending))))
 
     def _outcomes(
