@@ -199,6 +199,17 @@ def test_nothing_is_purged_while_the_newest_version_counts_on_it(tmp_path: Path)
         purge(kept.root, "tiny", load_forgotten(kept.root, "tiny"))
 
 
+def test_what_a_killed_purge_or_run_left_behind_is_purged_as_well(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    kept.run("--until", "shard")
+    kept.mm("forget", KEY, "--why", "a letter")
+    half = Path(kept.root, "steps/tiny/clean/0123456789abcdef/part-000000.bin")
+    half.parent.mkdir()
+    half.write_bytes(CAPTION)
+    kept.compact("--purge")
+    assert not half.parent.exists()
+
+
 def test_a_sample_with_the_same_picture_goes_with_it(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     write_sample(kept.corpus / "blue" / "again", 77)
