@@ -90,7 +90,9 @@ def known_digests(inputs: Inputs, again: Again) -> dict[str, str]:
     found: dict[str, str] = {}
     for artifact, gone in standing(inputs, INGEST_STEP):
         for table in _tables(artifact):
-            wanted = table.filter(pc.is_in(table["key"], pa.array(sorted(keys - gone))))
+            wanted = table.filter(
+                pc.is_in(table["key"], pa.array(sorted(keys - gone), pa.string()))
+            )
             for row in map(decode_row, wanted.to_pylist()):
                 found[row.sample.key] = _digest(row.status, row.reason, row.sample)
     return found

@@ -9,6 +9,7 @@ import pytest
 from command import Said, run_mm
 from corpus import NUM_SOUND, TINY_MODEL, write_corpus, write_recipe, write_sample
 
+from mmcore import storage
 from mmcore.core.forgotten import load_forgotten
 from mmcore.core.lineage import committed_artifacts, dataset_versions, find_dataset
 from mmcore.core.manifest import verify_artifact
@@ -258,3 +259,21 @@ def test_a_model_is_judged_on_the_first_test_set_without_what_was_forgotten_sinc
         for one in committed_artifacts(f"{kept.root}/steps/tiny/evaluate")
     }
     assert measured == {len(test), len(test) - 1}
+
+
+def test_a_bucket_forgets_like_a_disk(tmp_path: Path, bucket: str) -> None:
+    kept = Kept(tmp_path)
+    kept.root = bucket
+    kept.run("--until", "shard")
+    (first,) = dataset_versions(bucket, "tiny")
+    assert kept.mm("forget", KEY, "--why", "a letter").code == 0
+    assert find_sample(first.artifact.url, KEY) is None
+    write_sample(kept.corpus / "red" / "002", 999)
+    kept.run("--until", "shard")
+    dead = {(one.key, one.reason) for one in read_tombstones(kept.newest().url)}
+    assert dead == {(KEY, "forgotten"), ("red__002", "changed")}
+    deleted = kept.compact("--purge").json()["deleted"]
+    assert first.artifact.url in deleted
+    (only,) = dataset_versions(bucket, "tiny")
+    assert len(read_samples(only.artifact.url)) == NUM_SOUND - 1
+    assert storage.list_files(first.artifact.url) == []
