@@ -31,7 +31,8 @@ __all__ = ["INGEST_STEP", "SHARD_TABLE", "explain", "find_keys"]
 def find_keys(root: str, dataset: DatasetVersion, name: str) -> list[str]:
     """Return the keys of the samples that a name means: a key, or the original name of several."""
     flat = name.strip("/").casefold().replace("/", "__")
-    forgotten = load_forgotten(root, dataset.name).keys & {name, flat}
+    keys = load_forgotten(root, dataset.name).keys
+    forgotten = keys & {name, flat} or {key for key in keys if key.startswith(f"{flat}__")}
     if forgotten:
         return sorted(forgotten)
     made = increments(root, dataset)

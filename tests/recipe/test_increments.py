@@ -13,6 +13,7 @@ from mmcore.core.rows import read_rows
 from mmcore.core.runner import Run, StepResult
 from mmcore.core.step import Artifact
 from mmcore.core.tombstones import read_tombstones
+from mmcore.errors import StepError
 from mmcore.executors.local import LocalExecutor
 from mmcore.recipe.build import load_recipe
 from mmcore.shard.reader import find_sample, read_part, read_samples
@@ -374,3 +375,20 @@ def test_a_rebuild_builds_on_nothing_and_what_it_made_is_built_on_next(tmp_path:
     assert rebuilt["ingest"].artifact.manifest.counts.found == NUM_FOUND + NUM_NEW
     again = run(recipe, tmp_path / "root")
     assert again["shard"].artifact.url == rebuilt["shard"].artifact.url
+
+
+def test_a_broken_newcomer_is_measured_against_the_dataset_and_not_against_two_newcomers(
+    tmp_path: Path,
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    recipe = write_recipe(tmp_path / "tiny.yaml", corpus, more="max_quarantined: 0.05\n")
+    run(recipe, tmp_path / "root")
+    add_samples(corpus, num=2)
+    (corpus / "red" / "200.png").write_bytes(b"no picture")
+    second = run(recipe, tmp_path / "root")
+    assert sum(second["clean"].artifact.manifest.counts.quarantined.values()) == 1
+    for number in (202, 204):
+        write_sample(corpus / "red" / str(number), number)
+        (corpus / "red" / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(StepError, match="2 of 2 samples are broken"):
+        run(recipe, tmp_path / "root")
