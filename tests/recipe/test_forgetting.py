@@ -282,6 +282,7 @@ def test_a_bucket_forgets_like_a_disk(tmp_path: Path, bucket: str) -> None:
     (first,) = dataset_versions(bucket, "tiny")
     assert kept.mm("forget", KEY, "--why", "a letter").code == 0
     assert find_sample(first.artifact.url, KEY) is None
+    assert len(read_samples(first.artifact.url)) == NUM_SOUND - 1
     write_sample(kept.corpus / "red" / "002", 999)
     kept.run("--until", "shard")
     dead = {(one.key, one.reason) for one in read_tombstones(kept.newest().url)}
