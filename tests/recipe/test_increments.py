@@ -235,12 +235,19 @@ def test_a_sample_comes_back_when_the_twin_that_outlived_it_is_gone(changed: Cha
     assert find_sample(changed.shard.url, "red__twin") is not None
 
 
-def test_a_sample_that_changed_stays_in_its_split(changed: Changed) -> None:
-    before = {one.key: one.split for one in read_samples(changed.first["shard"].artifact.url)}
-    after = {one.key: one.split for one in read_samples(changed.shard.url)}
-    assert {key: after[key] for key in before.keys() & after.keys()} == {
-        key: before[key] for key in before.keys() & after.keys()
-    }
+def test_samples_that_changed_altogether_stay_in_their_splits(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
+    recipe.write_text(recipe.read_text().replace('[image, "meta:original_key"]', "[image]"))
+    first = run(recipe, tmp_path / "root")
+    before = {one.key: one.split for one in read_samples(first["shard"].artifact.url)}
+    for number in range(2, 18):
+        write_sample(corpus / ("red", "blue")[number % 2] / f"{number:03d}", 900 + number)
+    second = run(recipe, tmp_path / "root")
+    assert second["split"].artifact.manifest.counts.found == 16
+    after = {one.key: one.split for one in read_samples(second["shard"].artifact.url)}
+    assert after == before
+    assert len(set(after.values())) == 3
 
 
 def test_changes_and_removals_replayed_elsewhere_give_the_same_hashes(
