@@ -102,17 +102,18 @@ def stand(name: str, steps: tuple[Step, ...], ground: Ground, compare: Compare) 
     anything of it stays.
     """
     root, scan = ground.root, ground.scan
-    able: list[tuple[DatasetVersion, Artifact, tuple[str, ...]]] = []
+    able: list[tuple[DatasetVersion, Artifact]] = []
     for version in reversed(dataset_versions(root, name)):
         made = made_increment(root, name, version.version)
         if not made or not _is_made_by(made, steps):
             continue
-        pending = tuple(sorted(held(version.artifact, ground.forgotten.keys)))
-        if made[SCAN_STEP].manifest.fingerprint == scan.manifest.fingerprint and not pending:
+        is_of_this_scan = made[SCAN_STEP].manifest.fingerprint == scan.manifest.fingerprint
+        if is_of_this_scan and not held(version.artifact, ground.forgotten.keys):
             return _as_it_stood(version, made, ground)
-        able.append((version, made[SCAN_STEP], pending))
-    for version, before, pending in able:
-        change = replace(compare(before, scan), forgotten=pending)
+        able.append((version, made[SCAN_STEP]))
+    for version, before in able:
+        pending = sorted(held(version.artifact, ground.forgotten.keys))
+        change = replace(compare(before, scan), forgotten=tuple(pending))
         if not change:
             made = made_increment(root, name, version.version)
             return _as_it_stood(version, made, replace(ground, scan=before))
