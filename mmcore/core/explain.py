@@ -106,6 +106,7 @@ def _fate(root: str, dataset: DatasetVersion, key: str) -> dict[str, Json]:
     for later in chains[took_it[-1] + 1 :]:
         over |= read_gone(later[INGEST_STEP].url)
     decided = next((step for step, row in rows.items() if row.status != "kept"), None)
+    outlived: list[Json] = [*sorted(_outlived(chains, key))]
     earlier: list[Json] = [
         {"dataset": f"{dataset.name}/{versions[i]}", "status": list(each.values())[-1].status}
         for i, each in zip(took_it[:-1], told[:-1], strict=True)
@@ -123,7 +124,7 @@ def _fate(root: str, dataset: DatasetVersion, key: str) -> dict[str, Json]:
             "of": len(chains),
         },
         "earlier": earlier,
-        "outlived": sorted(_outlived(chains, key)),
+        "outlived": outlived,
         "shard": _stored(dataset.artifact, key),
     }
 
