@@ -31,7 +31,8 @@ class Change:
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
-    num_same: int = 0
+    num_left: int = 0
+    """How many of the raw samples that were there are there still, changed or not."""
     forgotten: tuple[str, ...] = field(default=(), kw_only=True)
     """Keys of samples of the dataset that somebody asked to forget."""
 
@@ -59,7 +60,7 @@ def compare(had: Mapping[str, ValueT], has: Mapping[str, ValueT]) -> Change:
         added=tuple(sorted(has.keys() - had.keys())),
         changed=tuple(sorted(key for key in has.keys() & had.keys() if has[key] != had[key])),
         removed=tuple(sorted(had.keys() - has.keys())),
-        num_same=sum(has[key] == had[key] for key in has.keys() & had.keys()),
+        num_left=len(has.keys() & had.keys()),
     )
 
 

@@ -117,7 +117,7 @@ def stand(name: str, steps: tuple[Step, ...], ground: Ground, compare: Compare) 
         if not change:
             made = made_increment(root, name, version.version)
             return _as_it_stood(version, made, replace(ground, scan=before))
-        if change.num_same and increments(root, version):
+        if change.num_left and increments(root, version):
             return replace(ground, base=version, change=change)
     return ground
 

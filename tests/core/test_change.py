@@ -7,7 +7,7 @@ from mmcore.core.step import Artifact, Inputs
 
 def test_what_a_corpus_gained_lost_and_changed_is_told_apart() -> None:
     found = compare({"a": 1, "b": 1, "c": 1}, {"b": 1, "c": 2, "d": 1})
-    assert found == Change(added=("d",), changed=("c",), removed=("a",), num_same=1)
+    assert found == Change(added=("d",), changed=("c",), removed=("a",), num_left=2)
     assert found.num_to_learn == 2
     assert not compare({"a": 1}, {"a": 1})
 
