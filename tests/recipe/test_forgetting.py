@@ -9,6 +9,7 @@ from command import Said, run_mm
 from corpus import NUM_SOUND, TINY_MODEL, write_corpus, write_recipe, write_sample
 
 from mmcore import storage
+from mmcore.core.corpus_work import knows_one
 from mmcore.core.forgotten import load_forgotten
 from mmcore.core.lineage import committed_artifacts, dataset_versions, find_dataset
 from mmcore.core.manifest import verify_artifact
@@ -178,8 +179,10 @@ def test_purged_bytes_are_nowhere_below_the_root_and_the_models_are_still_known(
     kept: Kept = story["kept"]
     holding = [path for path in Path(kept.root).rglob("*") if holds(path, story["jpg"], CAPTION)]
     assert holding
+    assert [one for one in made(kept) if knows_one(one, [KEY])]
     deleted = kept.compact("--purge").json()["deleted"]
     assert f"{kept.root}/ds/{story['first']}" in deleted
+    assert not [one for one in made(kept) if knows_one(one, [KEY])]
     assert not [p for p in Path(kept.root).rglob("*") if holds(p, story["jpg"], CAPTION)]
     for version in dataset_versions(kept.root, "tiny"):
         assert verify_artifact(version.artifact.url, version.artifact.manifest) == []
@@ -187,6 +190,12 @@ def test_purged_bytes_are_nowhere_below_the_root_and_the_models_are_still_known(
     assert [one["versions"] for one in told["models"]] == [["tiny/1"]]
     kept.run("--until", "shard")
     assert kept.mm("compact", "tiny", "--purge", "--workers", "1").code == 4
+
+
+def made(kept: Kept) -> list[Artifact]:
+    """What dedup and split made and is there."""
+    steps = (f"{kept.root}/steps/tiny/{step}" for step in ("dedup", "split"))
+    return [artifact for directory in steps for artifact in committed_artifacts(directory)]
 
 
 def holds(path: Path, *wanted: bytes) -> bool:
