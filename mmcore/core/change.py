@@ -5,7 +5,7 @@ of earlier increments that it puts an end to: rules do not look at their rows an
 places in the shards become tombstones.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -94,14 +94,16 @@ def but_changed(gone: Mapping[str, str]) -> dict[str, str]:
     return {key: reason for key, reason in gone.items() if reason != CHANGED}
 
 
-def standing(inputs: Inputs, step: str) -> list[tuple[Artifact, frozenset[str]]]:
-    """Return the artifacts of a step in earlier increments, each with the keys that do not count.
+def standing(
+    history: Sequence[Mapping[str, Artifact]], step: str, gone: Iterable[str] = ()
+) -> list[tuple[Artifact, frozenset[str]]]:
+    """Return the artifacts of a step in increments, each with the keys that do not count.
 
-    A key that a later increment took in again counts there alone.
+    A key that a later increment took in again counts there alone; `gone` counts nowhere.
     """
-    over = set(gone_now(inputs))
+    over = set(gone)
     found = []
-    for increment in reversed(inputs.history):
+    for increment in reversed(history):
         found.append((increment[step], frozenset(over)))
         over |= read_gone(increment[INGEST_STEP].url).keys()
     return found[::-1]

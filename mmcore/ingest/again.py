@@ -104,7 +104,7 @@ def look_again(inputs: Inputs, change: Change) -> Again:
     ends = {*change.changed, *change.removed}
     if not (ends or change.forgotten):
         return Again(change)
-    ingests = standing(inputs, INGEST_STEP)
+    ingests = standing(inputs.history, INGEST_STEP)
     keys_of, places = _opened(ingests, ends)
     may_go = {key for keys in keys_of.values() for key in keys} | set(change.forgotten)
     revived = frozenset(_outlived(inputs, [gone for _, gone in ingests], may_go))
@@ -123,7 +123,7 @@ def known_digests(
     wanted = sorted(set(places))
     if not wanted:
         return {}
-    ingests = standing(inputs, INGEST_STEP)
+    ingests = standing(inputs.history, INGEST_STEP)
     found: dict[str, str] = {}
     for number, task in wanted:
         artifact, gone = ingests[number]

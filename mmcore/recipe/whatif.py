@@ -6,6 +6,8 @@ from typing import Any
 
 from mmcore import storage
 from mmcore.clean.whatif import Summary, summarize, what_if
+from mmcore.core.change import standing
+from mmcore.core.forgotten import load_forgotten
 from mmcore.core.graph import Graph
 from mmcore.core.lineage import committed_artifacts, dataset_versions, increments
 from mmcore.core.map_work import MapWork
@@ -35,7 +37,8 @@ class Answer:
 def ask(file: str, overrides: Sequence[str], *, root: str) -> Answer:
     """Return what `overrides` would change; ConfigError when there is nothing to ask or to go by.
 
-    Of a dataset that grew, every increment is asked about. The source is not looked at.
+    Of a dataset that grew, every increment is asked about, but for what counts no more. The source
+    is not looked at.
     """
     before, after = load_recipe(file), load_recipe(file, overrides=overrides)
     old, new = _work(before.graph), _work(after.graph)
@@ -47,7 +50,12 @@ def ask(file: str, overrides: Sequence[str], *, root: str) -> Answer:
             f"fields: {known}."
         )
     about, artifacts = _committed(before.graph, old, root)
-    rows = (row for artifact in artifacts for row in read_rows(artifact))
+    rows = (
+        row
+        for artifact, gone in artifacts
+        for row in read_rows(artifact)
+        if row.sample.key not in gone
+    )
     return Answer(
         recipe=file,
         about=about,
@@ -69,17 +77,22 @@ def _settings(loaded: LoadedRecipe) -> Iterator[str]:
         yield from (f"{STEP}.{name}.{field.name}" for field in fields(stage))
 
 
-def _committed(graph: Graph, work: MapWork, root: str) -> tuple[str, list[Artifact]]:
-    """Return what the recipe has made of the samples, and what to call it."""
+def _committed(
+    graph: Graph, work: MapWork, root: str
+) -> tuple[str, list[tuple[Artifact, frozenset[str]]]]:
+    """Return what the recipe has made of the samples, each with the keys that do not count, and
+    what to call it.
+    """
+    forgotten = load_forgotten(root, graph.name).keys
     wanted = canonical_json(dict(work.identity()))
 
     def is_it(artifact: Artifact) -> bool:
         return canonical_json(artifact.manifest.identity["work"]) == wanted
 
     for version in reversed(dataset_versions(root, graph.name)):
-        made = [increment[STEP] for increment in increments(root, version)]
-        if made and all(map(is_it, made)):
-            return str(version), made
+        made = increments(root, version)
+        if made and all(is_it(increment[STEP]) for increment in made):
+            return str(version), standing(made, STEP, forgotten)
     found = [one for one in committed_artifacts(graph.directory(root, STEP)) if is_it(one)]
     if not found:
         raise ConfigError(
@@ -87,7 +100,7 @@ def _committed(graph: Graph, work: MapWork, root: str) -> tuple[str, list[Artifa
             f"to answer from. Do that first: mm run RECIPE --until {STEP}"
         )
     newest = max(found, key=lambda one: storage.modified_at(storage.join(one.url, "manifest.json")))
-    return newest.url, [newest]
+    return newest.url, [(newest, forgotten)]
 
 
 def _elsewhere(before: Graph, after: Graph) -> Iterator[str]:

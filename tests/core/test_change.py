@@ -46,7 +46,9 @@ def test_a_row_counts_until_a_later_increment_puts_an_end_to_it(tmp_path: Path) 
     now = increment(tmp_path / "three", {"c": "forgotten", "a": "changed"})["ingest"]
     inputs = Inputs({}, {"ingest": now.url}, history)
     assert gone_now(inputs) == {"a": "changed", "c": "forgotten"}
-    assert [gone for _, gone in standing(inputs, "dedup")] == [{"a", "b", "c"}, {"a", "c"}]
+    found = standing(history, "dedup", gone_now(inputs))
+    assert [gone for _, gone in found] == [{"a", "b", "c"}, {"a", "c"}]
+    assert [gone for _, gone in standing(history, "dedup")] == [{"a", "b"}, set()]
     assert but_changed(gone_now(inputs)) == {"c": "forgotten"}
 
 

@@ -373,7 +373,10 @@ def test_increments_decide_as_all_pairs_with_all_that_is_known_would(
                 for key, (value, when) in zip(keys, arrivals, strict=True)
                 if when == increment
             }
-            rows = growing.add([hashed(key, value) for key, value in new.items()])
+            gone = [key for key in sorted(known) if names.random() < 0.2]
+            known = {key: value for key, value in known.items() if key not in gone}
+            samples = [hashed(key, value) for key, value in new.items()]
+            rows = growing.add(samples, gone=dict.fromkeys(gone, "removed"))
             expected = in_plain_python(known, new, chains=chains)
             assert {key: row.twin for key, row in rows.items() if row.twin} == expected
             known |= {key: value for key, value in new.items() if key not in expected}

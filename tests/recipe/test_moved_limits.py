@@ -53,6 +53,19 @@ def test_what_was_cleaned_is_asked_about_where_there_is_no_dataset(
     assert (answer.about, answer.summary.after["kept"]) == (made.url, NUM_NEW)
 
 
+def test_what_changed_is_asked_about_once_and_what_vanished_is_not(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
+    run(recipe, tmp_path / "root")
+    write_sample(corpus / "red" / "002", 999, side=40)
+    for extension in ("png", "txt", "flac"):
+        (corpus / "red" / f"004.{extension}").unlink()
+    run(recipe, tmp_path / "root")
+    answer = ask(str(recipe), [SETTING], root=str(tmp_path / "root"))
+    assert answer.summary.num_samples == NUM_FOUND - 1
+    assert answer.summary.after["kept"] == 1
+
+
 def test_settings_that_nothing_was_cleaned_with_are_refused(grown: Path) -> None:
     other = Path(grown, "other.yaml")
     other.write_text("extends: tiny.yaml\nclean: {min_side: {min_side: 12}}\n")
