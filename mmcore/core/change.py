@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mmcore import storage
 from mmcore.core.rows import table_bytes
 from mmcore.core.step import Artifact, Inputs
-from mmcore.core.tombstones import CHANGED
+from mmcore.core.tombstones import CHANGED, REVIVED
 
 INGEST_STEP = "ingest"
 GONE_NAME = "gone.parquet"
@@ -89,9 +89,9 @@ def gone_now(inputs: Inputs) -> dict[str, str]:
     return read_gone(inputs.bases.get(INGEST_STEP)) if inputs.history else {}
 
 
-def but_changed(gone: Mapping[str, str]) -> dict[str, str]:
-    """Return what is gone for good: not those samples that are there in another form."""
-    return {key: reason for key, reason in gone.items() if reason != CHANGED}
+def ended(gone: Mapping[str, str]) -> dict[str, str]:
+    """Return what is gone for good: not those samples that are taken in again."""
+    return {key: reason for key, reason in gone.items() if reason not in (CHANGED, REVIVED)}
 
 
 def standing(

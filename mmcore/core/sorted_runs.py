@@ -161,10 +161,13 @@ class SortedRuns:
             found.append(Run(self._shelf, name, gone))
         return found
 
-    def find(self, digests: Words, values: Bytes) -> Iterator[tuple[int, str]]:
+    def find(
+        self, digests: Words, values: Bytes, *, one_is_enough: bool = False
+    ) -> Iterator[tuple[int, str]]:
         """Yield (question, label) for every row that has the value of a question and counts.
 
-        For indexes with one table, whose keys are the first halves of digests.
+        For indexes with one table, whose keys are the first halves of digests. `one_is_enough`
+        takes one row of each run for all that have a value in common.
         """
         if len(digests) == 0:
             return
@@ -172,7 +175,7 @@ class SortedRuns:
             for asked, rows in run.meet(0, digests[:, 0]):
                 equal = (values[asked] == run.values[rows]).all(axis=1)
                 asked, rows = asked[equal], rows[equal]
-                there = run.counts(rows)
+                there = _one_each(run, asked, rows) if one_is_enough else run.counts(rows)
                 for question, row in zip(asked[there].tolist(), rows[there].tolist(), strict=True):
                     yield question, run.label(row)
 
@@ -325,6 +328,16 @@ class _Rest:
             return keys, places
         there = self._kept[places]
         return keys[there], (np.cumsum(self._kept) - 1)[places[there]]
+
+
+def _one_each(run: Run, asked: Ints, rows: Ints) -> Ints:
+    """Return for each question where the first of its rows is that counts, if one does."""
+    _, first = np.unique(asked, return_index=True)
+    there = run.counts(rows[first])
+    rest = np.flatnonzero(np.isin(asked, asked[first[~there]]))
+    rest = rest[run.counts(rows[rest])]
+    _, again = np.unique(asked[rest], return_index=True)
+    return np.concatenate([first[there], rest[again]])
 
 
 def indexes(shelf: Shelf) -> list[SortedRuns]:

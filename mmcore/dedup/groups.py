@@ -105,7 +105,8 @@ def join_groups(corpus: Corpus, together: Sequence[str], graph: NearGraph, shelf
         other.append(column.rows[first])
         distinct = np.flatnonzero(first == np.arange(len(first)))
         # who has a value in common is of one group, or of groups that are known to be one
-        found = dict(index.find(digests[distinct], column.take(distinct)))
+        answers = index.find(digests[distinct], column.take(distinct), one_is_enough=True)
+        found = dict(answers)
         touched += [
             (int(column.rows[distinct[place]]), group_of(label)) for place, label in found.items()
         ]

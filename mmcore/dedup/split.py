@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcore.core.change import but_changed
+from mmcore.core.change import ended
 from mmcore.core.columns import Corpus, Flags, Ints, Key, Values, Want, Word
 from mmcore.core.linkage import check_names
 from mmcore.core.nearness import Limits, near_graph, remember
@@ -105,10 +105,10 @@ class GroupSplit(CorpusRule):
 
     def forget(self, gone: Mapping[str, str], shelf: Shelf) -> None:
         # what it was linked to before it changed still holds a sample where it is
-        ended = but_changed(gone)
+        over = ended(gone)
         if self.stratify:
-            _take(shelf, known_members(shelf, ended))
-        super().forget(ended, shelf)
+            _take(shelf, known_members(shelf, over))
+        super().forget(over, shelf)
 
     def remember(self, corpus: Corpus, verdict: Verdict, kept: Flags, shelf: Shelf) -> None:
         assert isinstance(verdict, _Verdict), "decide made it"

@@ -9,14 +9,24 @@ from mmcore.ingest.corpus import Arrivals, arrivals, read_files, read_num_sample
 from mmcore.ingest.layout import ContainerLayout, Layout, RawSample, SourceFile
 
 
-def change_between(layout: Layout, before: Artifact, after: Artifact) -> Change:
+def change_between(
+    layout: Layout,
+    before: Artifact,
+    after: Artifact,
+    *,
+    new_raws: Sequence[RawSample] | None = None,
+) -> Change:
     """Return what became of the raw samples of a layout between two scans.
+
+    `new_raws` are those of the later one, where they are known already.
 
     A list of URLs has changed when more of them arrived. Where tables name other files, all tables
     have when one of those changed or vanished: which of them names it is not known here.
     """
-    old, new = read_files(before), read_files(after)
-    old_raws, new_raws = layout.group(old).samples, layout.group(new).samples
+    old = read_files(before)
+    old_raws = layout.group(old).samples
+    if new_raws is None:
+        new_raws = layout.group(read_files(after)).samples
     had = {raw.key: raw.files for raw in old_raws}
     has = {raw.key: raw.files for raw in new_raws}
     if not isinstance(layout, ContainerLayout):
@@ -25,7 +35,7 @@ def change_between(layout: Layout, before: Artifact, after: Artifact) -> Change:
         raw.key: arrivals(before, after, raw.original_key) for raw in new_raws if raw.key in had
     }
     none = (Arrivals(), Arrivals())
-    is_lost = layout.names_files and _has_lost(old, old_raws, new)
+    is_lost = layout.names_files and _has_lost(old, old_raws, read_files(after))
     change = compare(
         {key: (files, arrived.get(key, none)[0], False) for key, files in had.items()},
         {key: (files, arrived.get(key, none)[1], is_lost) for key, files in has.items()},

@@ -72,7 +72,7 @@ class IngestWork:
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         samples = list(self.layout.group(read_files(inputs[SCAN_STEP])).samples)
-        again = self._again(inputs)
+        again = self._again(inputs, samples)
         if again is not None:
             samples = [raw for raw in samples if raw.key in again.raws]
         # a file of many samples is a task, whatever their number
@@ -108,7 +108,8 @@ class IngestWork:
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
         scan = context.inputs[SCAN_STEP]
         files = read_files(scan)
-        unclaimed = dict(self.layout.group(files).unclaimed)
+        grouping = self.layout.group(files)
+        unclaimed = dict(grouping.unclaimed)
         written = [file for report in reports for file in report.files]
         for file in written:
             if file.path.startswith(_SCRATCH):
@@ -122,7 +123,7 @@ class IngestWork:
         rows = [{"path": path, "reason": unclaimed[path]} for path in sorted(unclaimed)]
         table = pa.Table.from_pylist(rows, schema=_UNCLAIMED_SCHEMA)
         added = [file_record(context.output_url, UNCLAIMED_NAME, table_bytes(table))]
-        again = self._again(context.inputs)
+        again = self._again(context.inputs, grouping.samples)
         if again is not None:
             given = came_out(context.output_url, [file.path for file in written], again.keys)
             gone = gone_table(again.gone(given))
@@ -144,13 +145,14 @@ class IngestWork:
         """
         return change_between(self.layout, before, after)
 
-    def _again(self, inputs: Inputs) -> Again | None:
+    def _again(self, inputs: Inputs, samples: Sequence[RawSample]) -> Again | None:
         """Return what there is to be done about what earlier increments took in, if any did."""
         scans = inputs.earlier(SCAN_STEP)
         if not scans:
             return None
         pending = held(inputs.earlier(SHARD_STEP)[-1], inputs.forgotten.keys)
-        change = self.compare(scans[-1], inputs[SCAN_STEP])
+        now = inputs[SCAN_STEP]
+        change = change_between(self.layout, scans[-1], now, new_raws=samples)
         return look_again(inputs, replace(change, forgotten=tuple(sorted(pending))))
 
     def _outcomes(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar, cast
 
 from mmcore import storage
-from mmcore.core.change import but_changed, gone_now
+from mmcore.core.change import ended, gone_now
 from mmcore.core.corpus_work import known_shelf
 from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.nearness import Limits
@@ -246,7 +246,7 @@ class ShardWork:
 def _known_near(inputs: Inputs) -> Callable[[str], SortedRuns] | None:
     """Return the index of what the split of earlier increments knows and still is, by modality."""
     split = inputs.history[-1].get("split") if inputs.history else None
-    gone = but_changed(gone_now(inputs))
+    gone = ended(gone_now(inputs))
     return None if split is None else partial(SortedRuns, known_shelf(split), gone=gone)
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 from mmcore.core.change import (
     Change,
-    but_changed,
     compare,
+    ended,
     gone_now,
     gone_table,
     read_gone,
@@ -49,7 +49,7 @@ def test_a_row_counts_until_a_later_increment_puts_an_end_to_it(tmp_path: Path) 
     found = standing(history, "dedup", gone_now(inputs))
     assert [gone for _, gone in found] == [{"a", "b", "c"}, {"a", "c"}]
     assert [gone for _, gone in standing(history, "dedup")] == [{"a", "b"}, set()]
-    assert but_changed(gone_now(inputs)) == {"c": "forgotten"}
+    assert ended({**gone_now(inputs), "d": "revived"}) == {"c": "forgotten"}
 
 
 def test_the_first_increment_puts_an_end_to_nothing(tmp_path: Path) -> None:

@@ -129,6 +129,20 @@ def test_runs_of_which_nothing_is_left_go_without_a_trace(increments: Increments
     assert increments.ask(0, list(range(40))) == {(27, "v27")}
 
 
+def test_of_many_rows_with_one_value_the_first_that_counts_is_enough(tmp_path: Path) -> None:
+    shelf = Shelf(str(tmp_path), "known/0-rule", tmp_path)
+    index = SortedRuns(shelf, NAME)
+    values = np.array([[7, 7], [7, 7], [8, 8], [7, 7], [7, 9]], np.uint64)
+    index.add("abcde", [values.view(np.uint8)], 16, [values[:, 0].copy()], 1)
+    asked = np.array([[8, 8], [7, 7]], np.uint64)
+    questions = (asked, asked.view(np.uint8).reshape(-1, 16))
+    assert sorted(index.find(*questions)) == [(0, "c"), (1, "a"), (1, "b"), (1, "d")]
+    assert sorted(index.find(*questions, one_is_enough=True)) == [(0, "c"), (1, "a")]
+    index.forget(["a", "c"])
+    assert sorted(index.find(*questions, one_is_enough=True)) == [(1, "b")]
+    assert sorted(index.find(*questions)) == [(1, "b"), (1, "d")]
+
+
 def test_who_only_asks_may_leave_out_more(increments: Increments) -> None:
     increments.add([12, 7])
     index = SortedRuns(increments.shelf(), NAME, gone=["v7"])
