@@ -119,8 +119,9 @@ def decide(
     `known` are the shelves to decide by, where they are others; `gone` is what counts no more, the
     reason by key. Files in `scratch` must outlive what is returned.
     """
-    for rule, shelf in zip(rules, shelves, strict=True) if gone else ():
-        rule.forget(gone or {}, shelf)
+    if gone:
+        for rule, shelf in zip(rules, shelves, strict=True):
+            rule.forget(gone, shelf)
     gatherer = Gatherer([want for rule in rules for want in rule.wants()], scratch)
     for sample in samples:
         gatherer.add(sample)

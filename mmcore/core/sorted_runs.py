@@ -175,7 +175,7 @@ class SortedRuns:
             for asked, rows in run.meet(0, digests[:, 0]):
                 equal = (values[asked] == run.values[rows]).all(axis=1)
                 asked, rows = asked[equal], rows[equal]
-                there = _one_each(run, asked, rows) if one_is_enough else run.counts(rows)
+                there: Any = _one_each(run, asked, rows) if one_is_enough else run.counts(rows)
                 for question, row in zip(asked[there].tolist(), rows[there].tolist(), strict=True):
                     yield question, run.label(row)
 

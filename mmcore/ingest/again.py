@@ -75,11 +75,11 @@ class Origins:
     def __init__(self) -> None:
         self._sink = io.BytesIO()
         self._writer = pq.ParquetWriter(self._sink, _SCHEMA, compression="zstd")
-        self._rows: list[tuple[str, str, bool]] = []
+        self._rows: list[dict[str, str | bool]] = []
 
     def add(self, key: str, raw: str, *, is_same: bool) -> None:
         """Note a sample; `is_same` when it came out as it was and has no row here."""
-        self._rows.append((key, raw, is_same))
+        self._rows.append({"key": key, "raw": raw, "is_same": is_same})
         if len(self._rows) == _ORIGINS_AT_ONCE:
             self._flush()
 
@@ -90,12 +90,7 @@ class Origins:
         return self._sink.getvalue()
 
     def _flush(self) -> None:
-        columns = list(zip(*self._rows, strict=True)) or [(), (), ()]
-        self._writer.write_table(
-            pa.table(
-                [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
-            )
-        )
+        self._writer.write_table(pa.Table.from_pylist(self._rows, _SCHEMA))
         self._rows.clear()
 
 
