@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +30,21 @@ def test_what_was_written_is_read_back_whole_and_in_slices(place: str) -> None:
     assert storage.read(url, offset=3, num_bytes=0) == b""
     assert storage.exists(url)
     assert storage.modified_at(url) > 1.7e9
+
+
+def test_pieces_become_one_file_and_nothing_is_left_where_they_fail(place: str) -> None:
+    pieces = [b"x" * 3_000_000, b"y" * 3_000_000]
+    url = storage.join(place, "pieces.bin")
+    storage.write_pieces(url, iter(pieces))
+    assert storage.read(url) == b"".join(pieces)
+
+    def failing() -> Iterator[bytes]:
+        yield from pieces * 3
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        storage.write_pieces(storage.join(place, "half.bin"), failing())
+    assert [file.path for file in storage.list_files(place)] == ["pieces.bin"]
 
 
 def test_a_file_that_is_not_there_is_none_or_an_error_that_names_it(place: str) -> None:

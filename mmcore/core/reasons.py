@@ -48,7 +48,7 @@ _PRESENT = _Present()
 
 
 def _spell(name: str) -> str:
-    return name.removeprefix("work.").removeprefix("stages.")
+    return name.removeprefix("work.").removeprefix("stages.").removeprefix("rules.")
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,10 +16,13 @@ Both are frozen specs: their fields are their configuration, and the configurati
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
+from mmcore.core.columns import Corpus, Flags, Want
+from mmcore.core.shelf import Shelf
+from mmcore.core.sorted_runs import indexes
 from mmcore.sample import Json, Outcome, Sample
 
 Worker = Callable[[Sample], Outcome]
@@ -48,6 +51,9 @@ class Stage(Component):
     reads: ClassVar[tuple[str, ...]] = ()
     """The modalities whose bytes it looks at: `image`, `text`, `audio`, `video`. None by default:
     metadata alone is cheap."""
+    rewrites: ClassVar[tuple[str, ...] | None] = None
+    """The modalities whose parts it may replace; None stands for any. Scores that were measured
+    before it of a part that was replaced are not taken over by a later run."""
 
     def build(self) -> Worker:
         """Return the function that does it; models and tables are loaded here, once per worker.
@@ -59,20 +65,50 @@ class Stage(Component):
         raise NotImplementedError
 
 
+class Verdict(Protocol):
+    """What a rule decided: a few numbers per sample, from which outcomes are made one at a time."""
+
+    @property
+    def kept(self) -> Flags:
+        """Which rows of the corpus it keeps."""
+        ...
+
+    def outcome(self, row: int, sample: Sample) -> Outcome:
+        """Return what becomes of the sample of a row."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class CorpusRule(Component):
     """Something that can only be decided with every sample in view: duplicates, splits.
 
-    It sees keys, references, metadata and scores; never bytes.
+    It sees columns (`core/columns.py`), a row per sample in the order of keys, and never bytes.
+    What it writes on its shelf is what it knows when the dataset grows: what was decided stands,
+    and the newcomers fit in with it, at the cost of the newcomers.
     """
 
-    def decide(self, samples: Sequence[Sample], known: Sequence[Sample] = ()) -> Iterator[Outcome]:
-        """Yield one outcome per sample, in any order, whatever the order of the input.
-
-        `known` are those that the rule kept in earlier increments: what was decided stands, and
-        the newcomers fit in with it.
-        """
+    def wants(self) -> tuple[Want, ...]:
+        """Return the columns that it compares."""
         raise NotImplementedError
+
+    def decide(self, corpus: Corpus, shelf: Shelf) -> Verdict:
+        """Decide on every row, in view of what earlier increments left on the shelf."""
+        raise NotImplementedError
+
+    def forget(self, gone: Mapping[str, str], shelf: Shelf) -> None:
+        """Take off the shelf what counts no more, before anything is decided: reasons by key.
+
+        Rows of indexes (`core/sorted_runs.py`) whose label begins with one of the keys are passed
+        over from here on. A rule that keeps other things of single samples extends this.
+        """
+        for index in indexes(shelf):
+            index.forget(gone)
+
+    def remember(self, corpus: Corpus, verdict: Verdict, kept: Flags, shelf: Shelf) -> None:
+        """Put on the shelf what increments to come must know of the rows that the step kept.
+
+        `kept` leaves out what rules after this one dropped.
+        """
 
 
 def rule_name(component: Component) -> str:
@@ -81,4 +117,13 @@ def rule_name(component: Component) -> str:
     >>> rule_name(MinSide())  # doctest: +SKIP
     'min_side'
     """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(component).__name__).lower()
+    return class_rule(type(component).__name__)
+
+
+def class_rule(name: str) -> str:
+    """Return the short name of a class, whatever module it is named in.
+
+    >>> class_rule("mmcore.clean.image.MinSide")
+    'min_side'
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.rpartition(".")[2]).lower()

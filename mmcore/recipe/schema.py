@@ -19,8 +19,11 @@ class SourceSection(Section):
     path: str
     """A folder, or an fsspec URL such as s3://bucket/prefix."""
     layout: Fields
-    """`use: folder` or `use: stamps`, or an import path, with its fields."""
+    """`use: folder`, `webdataset`, `table`, `urls` or `stamps`, or an import path, with its
+    fields."""
     samples_per_task: Annotated[int, Field(ge=1)] = 256
+    captions: Literal["together", "each"] = "together"
+    """Captions by language (`en.txt`, `fr.txt`): parts of one sample, or a sample each."""
     hint: str = ""
     """Said when nothing is found at `path`: how to get the corpus."""
 
@@ -62,6 +65,7 @@ class Recipe(Section):
     clean: dict[str, Fields | None] = {}
     """Stages in their order; the first that does not keep a sample decides."""
     dedup: Fields | None = None
+    """One rule, or several by name, each over what those before it kept."""
     split: Fields
     encode: dict[str, Fields | None] = {}
     """Stages in their order."""

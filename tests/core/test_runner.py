@@ -210,8 +210,9 @@ class Rename(Stage):
 class Forgetful(FirstOfEach):
     """A faulty rule."""
 
-    def decide(self, samples, known=()):  # type: ignore[no-untyped-def]
-        yield from list(super().decide(samples, known))[1:]
+    def decide(self, corpus, shelf):  # type: ignore[no-untyped-def]
+        verdict = super().decide(corpus, shelf)
+        return replace(verdict, first=verdict.first[1:])
 
 
 class Loses(MapWork):
@@ -249,7 +250,7 @@ class LosesWhole(MapWork):
         ),
         (
             "dedup",
-            CorpusWork(step="dedup", samples_from="clean", rule=Forgetful()),
+            CorpusWork(step="dedup", samples_from="clean", rules=(Forgetful(),)),
             "decided about 20",
         ),
     ],

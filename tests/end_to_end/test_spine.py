@@ -94,6 +94,9 @@ def test_explain_names_the_models_that_learned_from_a_sample(spine: Spine) -> No
 
 
 EXPECTED = {
+    "cropped_picture": {None},  # as the near duplicate
+    "paraphrased_caption": {None},
+    "reencoded_picture": {None},
     "broken_picture": {"image_format_refused", "image_undecodable"},
     "duplicate_picture": {None},  # another caption and sound: a sample of its own
     "empty_caption": {"caption_empty"},

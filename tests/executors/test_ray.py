@@ -8,6 +8,7 @@ from typing import Any
 import processes
 import pytest
 import tasks
+from moving_limits import limits, run, spoil, write_corpus
 
 from mmcore.core.executor import Executor
 from mmcore.errors import IntegrityError, StepError
@@ -113,3 +114,13 @@ def test_the_exit_codes_of_the_drivers_own_children_stay_true(ray_cluster: Execu
     # Ray's subreaper mode has the driver ignore SIGCHLD: every child then seems to end with 0
     assert len(list(ray_cluster.map(tasks.double, [1, 2]))) == 2
     assert subprocess.run(["false"], check=False).returncode == 1
+
+
+def test_workers_remember_what_was_measured_before(ray_cluster: Executor, tmp_path: Path) -> None:
+    corpus, root = write_corpus(tmp_path / "corpus"), tmp_path / "root"
+    wanted = run(corpus, tmp_path / "fresh", limits(side=14))
+    run(corpus, root, limits(side=8), executor=ray_cluster)
+    # bytes that are loaded are checked: these would fail the step
+    spoil(corpus, ".png", ".flac")
+    made = run(corpus, root, limits(side=14), executor=ray_cluster)
+    assert made.manifest.files == wanted.manifest.files

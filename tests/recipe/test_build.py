@@ -7,12 +7,16 @@ import pytest
 from my_stages import MaxChars
 
 from mmcore.clean.image import MinSide
+from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.increment import Ground
 from mmcore.core.manifest import Counts, Manifest
 from mmcore.core.map_work import MapWork
 from mmcore.core.step import Artifact
+from mmcore.dedup.exact import ExactDuplicates
+from mmcore.dedup.near import NearDuplicates
 from mmcore.errors import ConfigError
 from mmcore.recipe.build import LoadedRecipe, load_recipe
+from mmcore.shard.work import ShardWork
 
 Write = Callable[..., str]
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "recipes").glob("*.yaml"))
@@ -69,6 +73,52 @@ def test_a_recipe_without_dedup_and_tokenizer_has_no_such_steps(recipe: Write) -
     graph = load_recipe(file).graph
     assert [step.name for step in graph.steps] == ["ingest", "clean", "split", "encode", "shard"]
     assert graph.step("split").inputs == ("clean",)
+
+
+SEVERAL = """dedup:
+  exact_duplicates: {same: [image, audio]}
+  near_duplicates:
+  wordy: {use: near_duplicates, max_distance: {}, min_similarity: {text: 0.9}}
+"""
+ONE = "dedup:\n  same: [image, audio]\n"
+
+
+def test_dedup_takes_several_rules_in_their_order(recipe: Write) -> None:
+    loaded = load_recipe(recipe((ONE, SEVERAL)), overrides=["dedup.wordy.min_similarity.text=0.7"])
+    work = loaded.graph.step("dedup").work
+    assert isinstance(work, CorpusWork)
+    assert work.rules == (
+        ExactDuplicates(same=("image", "audio")),
+        NearDuplicates(),
+        NearDuplicates(max_distance={}, min_similarity={"text": 0.7}),
+    )
+
+
+def test_one_rule_and_the_same_rule_by_name_are_one_recipe(recipe: Write) -> None:
+    one = fingerprints(recipe())
+    named = recipe((ONE, "dedup:\n  exact_duplicates: {same: [image, audio]}\n"))
+    assert fingerprints(named) == one
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("near_duplicate:", "dedup.near_duplicate: no stage of that name. Did you mean 'near_duplicates'?"),
+        ("min_side: {min_side: 3}", "dedup.min_side: MinSide is no CorpusRule"),
+        ("near_duplicates: {max_distance: {image: 40}}", "dedup.near_duplicates: near_duplicates.max_distance.image=40"),
+        ("same: [image]", "dedup.exact_duplicates: unknown key"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_one_of_several_rules_is_refused(recipe: Write, new: str, said: str) -> None:
+    several = f"dedup:\n  exact_duplicates: {{same: [image]}}\n  {new}\n"
+    assert said in complaint(recipe((ONE, several)))
+
+
+def test_the_shards_are_checked_by_the_limits_of_the_split(recipe: Write) -> None:
+    near = "  max_distance: {image: 5}\n  stratify:"
+    shard = load_recipe(recipe(("  stratify:", near))).graph.step("shard").work
+    assert isinstance(shard, ShardWork)
+    assert shard.max_distance == {"image": 5}
 
 
 def test_a_stage_is_named_by_a_short_name_or_by_an_import_path(recipe: Write) -> None:
