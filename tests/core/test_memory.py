@@ -1,7 +1,7 @@
 """Limits move and corpora grow without anything being measured twice, and nothing shows it."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,20 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureBytes(Measured):
+    """Measure how long a picture is, in a unit that is no limit."""
+
+    reads = ("image",)
+    stores = ("image_bytes",)
+    unit: int = 1
+
+    def measure(self, sample: Sample) -> Sample:
+        extension = sample.extension("image")
+        assert extension is not None
+        return sample.with_scores(image_bytes=len(sample.data(extension)) / self.unit)
+
+
 CHAINS: dict[str, list[Stage]] = {
     "plain": limits(),
     "small pictures": limits(side=8),
@@ -52,6 +66,10 @@ CHAINS: dict[str, list[Stage]] = {
     "no sound is kept": limits(optional=("audio",), seconds=9.0),
     "measured first": [MeasureImage(), MeasureAudio(), *limits(), Flatness(), Silent()],
     "other order": [DecodeAudio(), RepairCaption(), MeasureText(), *limits(side=8), Blurred()],
+    "decoded": [DecodeImage(), MinSide(min_side=8)],
+    "decoded under a guard": [DecodeImage(max_pixels=500), MinSide(min_side=8)],
+    "in bytes": [PictureBytes()],
+    "in tens of bytes": [PictureBytes(unit=10)],
     "before and after": [MinSide(min_side=8), Invert(), MaxMegapixels(), MinSide(min_side=8)],
     "after alone": [Invert(), MaxMegapixels(), MinSide(min_side=8)],
 }
