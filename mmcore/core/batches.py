@@ -2,24 +2,31 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from itertools import accumulate
+from typing import Protocol
 
 from mmcore.core.decoder import Chain, borrowed
 from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.stage import BatchStage, BatchWorker, Stage, rule_name
 from mmcore.errors import AccountingError
-from mmcore.sample import Outcome, Sample
+from mmcore.sample import Json, Outcome, Sample
 
 _MAX_MODELS = 2
 """Kept by a worker from task to task."""
 
 
+class ChainOf(Protocol):
+    """Makes a chain of some of the stages, given those that come before them."""
+
+    def __call__(self, stages: tuple[Stage, ...], /, *, before: tuple[Stage, ...]) -> Chain: ...
+
+
 def through_batches(
     stages: Sequence[Stage],
     samples: Sequence[Sample],
-    chain_of: Callable[[tuple[Stage, ...]], Chain],
+    chain_of: ChainOf,
     limits: DecoderLimits,
-    along: Any = None,
+    along: Json = None,
 ) -> Iterator[tuple[str, Outcome]]:
     """Yield (rule, outcome) for every sample, in order.
 
@@ -29,7 +36,12 @@ def through_batches(
     """
     parts = _parts(stages)
     group_size = max(stage.batch_size for stage in stages if isinstance(stage, BatchStage))
-    with borrowed([chain_of(before) for before, _ in parts]) as decoder:
+    firsts = accumulate((len(part) for part, _ in parts), initial=0)
+    chains = [
+        chain_of(part, before=tuple(stages[:first]))
+        for (part, _), first in zip(parts, firsts, strict=False)
+    ]
+    with borrowed(chains) as decoder:
         for first in range(0, len(samples), group_size):
             group = samples[first : first + group_size]
             yield from _through(

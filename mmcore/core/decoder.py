@@ -19,14 +19,16 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from mmcore.core import decoder_process as child
 from mmcore.core import decoder_wire as wire
 from mmcore.core.decoder_hand import TIMEOUT, Died, Hand, raised
 from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.errors import StepError
-from mmcore.sample import Outcome, Quarantined, Sample
+from mmcore.sample import Json, Outcome, Quarantined, Sample
+
+Decode = child.Decode
 
 _MAX_KILLED = 3
 _CLOSE_SECONDS = 2.0
@@ -41,12 +43,10 @@ _ENVIRONMENT = {
 class Chain(Protocol):
     """What is done to every sample; it travels to the decoder process and is built there."""
 
-    def build(
-        self, entering: Callable[[str], None]
-    ) -> Callable[[Sample, Any], tuple[str, Outcome]]:
-        """Return the function that does it; it says which stage has the sample in hand.
+    def build(self, entering: Callable[[str], None]) -> Callable[[Json], Decode]:
+        """Return what makes the function that does it, which says what stage has it in hand.
 
-        It is called with a sample and with what came along with the request.
+        It is made anew for each task, of what the chain may know of that task.
         """
         ...
 
@@ -73,13 +73,13 @@ class Decoder:
             self._build(pickled)
 
     def outcomes(
-        self, chain: int, samples: Sequence[Sample], limits: DecoderLimits, along: Any = None
+        self, chain: int, samples: Sequence[Sample], limits: DecoderLimits, along: Json = None
     ) -> Iterator[tuple[str, Outcome]]:
         """Yield what becomes of every sample, in order, and by which stage.
 
-        `along` is handed to the chain with each sample: what it may know of this task.
+        `along` is what the chains may know of this task. Each process is told of it once: what a
+        chain learns from a sample it knows with the next, as long as it is given the same object.
         """
-        pickled = b"" if along is None else pickle.dumps(along)
         verdicts: dict[int, tuple[str, Outcome]] = {}
         num_killed: Counter[int] = Counter()
         suspect: int | None = None
@@ -97,7 +97,7 @@ class Decoder:
             hand = self._ready(limits, is_new=suspect == at)
             is_certain = hand.is_untouched
             try:
-                for outcome in hand.outcomes(chain, samples[first:stop], pickled):
+                for outcome in hand.outcomes(chain, samples[first:stop], along):
                     yield outcome
                     at += 1
                 suspect = None if suspect is not None and at > suspect else suspect

@@ -12,12 +12,10 @@ from typing import Any
 from mmcore import errors
 from mmcore.core import decoder_process as child
 from mmcore.core import decoder_wire as wire
-from mmcore.core.decoder_limits import DecoderLimits
+from mmcore.core.decoder_limits import DIED, OUT_OF_MEMORY, TIMEOUT, DecoderLimits
 from mmcore.core.process import status_of
 from mmcore.errors import AccountingError, MmError, StepError
-from mmcore.sample import Outcome, Sample
-
-TIMEOUT = "decoder_timeout"
+from mmcore.sample import Json, Outcome, Sample
 
 _LOOK_SECONDS = 0.25
 _WALL_FACTOR, _WALL_SECONDS = 3.0, 30.0  # a machine that swaps is no reason to refuse a sample
@@ -40,12 +38,12 @@ class Died(Exception):
         if self.was_slow or exit_code == -signal.SIGPROF:
             return TIMEOUT, f"took more than {limits.seconds_for(sample):.4g} s"
         if exit_code == child.OUT_OF_MEMORY:
-            return "decoder_memory", f"needs more than {limits.memory_mb} MB"
+            return OUT_OF_MEMORY, f"needs more than {limits.memory_mb} MB"
         if exit_code == -signal.SIGKILL:
             return None
         if exit_code < 0:
-            return "decoder_died", f"its decoder was ended by {signal.Signals(-exit_code).name}"
-        return "decoder_died", f"its decoder ended with exit code {exit_code}"
+            return DIED, f"its decoder was ended by {signal.Signals(-exit_code).name}"
+        return DIED, f"its decoder ended with exit code {exit_code}"
 
 
 class Hand:
@@ -60,6 +58,7 @@ class Hand:
         self._end = end
         self._progress = progress
         self._num_bytes_first = 0
+        self._told: Json = None
 
     @property
     def has_grown(self) -> bool:
@@ -73,7 +72,7 @@ class Hand:
             wire.send(self._end, {"memory_bytes": self.limits.memory_mb * 2**20})
 
     def outcomes(
-        self, chain: int, samples: Sequence[Sample], along: bytes
+        self, chain: int, samples: Sequence[Sample], along: Json
     ) -> Iterator[tuple[str, Outcome]]:
         """Yield what becomes of every sample; Died when that cannot be known."""
         seconds = [self.limits.seconds_for(sample) for sample in samples]
@@ -82,9 +81,11 @@ class Hand:
         expected = iter(samples)
         try:
             items, parts = wire.pack_samples(samples)
-            asked = {"chain": chain, "seconds": seconds, "samples": items, "along": len(along)}
+            asked = {"chain": chain, "seconds": seconds, "samples": items}
+            if along is not self._told:
+                asked["along"] = self._told = along
             self._end.settimeout(None)
-            wire.send(self._end, asked, [along, *parts])
+            wire.send(self._end, asked, parts)
             self._end.settimeout(_LOOK_SECONDS)
             is_last = False
             while not is_last:

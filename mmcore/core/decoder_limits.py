@@ -6,6 +6,11 @@ from typing import ClassVar
 from mmcore.errors import ConfigError
 from mmcore.sample import Sample
 
+DIED, OUT_OF_MEMORY, TIMEOUT = "decoder_died", "decoder_memory", "decoder_timeout"
+DEATHS = frozenset({DIED, OUT_OF_MEMORY, TIMEOUT})
+"""Reasons that no stage gives: a sample that ended its process, which had measured who knows what
+of it, is quarantined as it came in."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderLimits:

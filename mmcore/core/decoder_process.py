@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from mmcore.core import decoder_wire as wire
-from mmcore.sample import Outcome, Sample
+from mmcore.sample import Json, Outcome, Sample
 
 BUILD, FORK, WAIT = b"B", b"F", b"W"
 OUT_OF_MEMORY = 77
@@ -37,7 +37,8 @@ _FLUSH_OUTCOMES = 32
 _FLUSH_BYTES = 2**20
 _LONGEST_SECONDS = 2**31 // 1000
 
-Decode = Callable[[Sample, Any], tuple[str, Outcome]]
+Decode = Callable[[Sample], tuple[str, Outcome]]
+MakeDecode = Callable[[Json], Decode]
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     progress = _Progress()
-    decode: Sequence[Decode] = ()
+    decode: Sequence[MakeDecode] = ()
     while True:
         command, fds, _, _ = socket.recv_fds(control, 1, 2)
         if command == BUILD:
@@ -78,7 +79,7 @@ class _Progress:
             PROGRESS.pack_into(self._shared, 0, self.number, rule.encode()[:64])
 
 
-def _build(control: socket.socket, progress: _Progress) -> Sequence[Decode]:
+def _build(control: socket.socket, progress: _Progress) -> Sequence[MakeDecode]:
     path, _ = wire.receive(control, _never)
     sys.path[:] = path
     _, pickled = wire.receive(control, _never)
@@ -94,7 +95,7 @@ def _build(control: socket.socket, progress: _Progress) -> Sequence[Decode]:
 
 
 def _fork(
-    control: socket.socket, fds: list[int], decode: Sequence[Decode], progress: _Progress
+    control: socket.socket, fds: list[int], decode: Sequence[MakeDecode], progress: _Progress
 ) -> None:
     nursery = os.getpid()
     pid = os.fork()
@@ -114,19 +115,18 @@ def _fork(
         os._exit(1)
 
 
-def _decode_for(end: socket.socket, decode: Sequence[Decode], progress: _Progress) -> NoReturn:
+def _decode_for(end: socket.socket, makers: Sequence[MakeDecode], progress: _Progress) -> NoReturn:
     """Decode what is asked for until the worker lets go."""
     try:
         limits, _ = wire.receive(end, _never)
         _confine(limits["memory_bytes"])
+        decode = [make(None) for make in makers]
         while True:
             asked, data = wire.receive(end, _never)
-            num_along = asked["along"]
-            # our own worker's, not data from outside
-            along = pickle.loads(data[:num_along]) if num_along else None  # noqa: S301
-            samples = wire.unpack_samples(asked["samples"], data[num_along:])
-            chain = decode[asked["chain"]]
-            _decode_all(end, samples, chain, along, asked["seconds"], progress)
+            if "along" in asked:
+                decode = [make(asked["along"]) for make in makers]
+            samples = wire.unpack_samples(asked["samples"], data)
+            _decode_all(end, samples, decode[asked["chain"]], asked["seconds"], progress)
     except wire.ChannelClosed:
         os._exit(0)
 
@@ -135,7 +135,6 @@ def _decode_all(
     end: socket.socket,
     samples: Sequence[Sample],
     decode: Decode,
-    along: Any,
     seconds: Sequence[float],
     progress: _Progress,
 ) -> None:
@@ -146,7 +145,7 @@ def _decode_all(
         progress.enter("")
         signal.setitimer(signal.ITIMER_PROF, min(at_most, _LONGEST_SECONDS))
         try:
-            items.append(wire.pack(sample, *decode(sample, along), data))
+            items.append(wire.pack(sample, *decode(sample), data))
         except Exception as error:
             if _is_lack_of_memory(error):
                 os._exit(OUT_OF_MEMORY)

@@ -60,7 +60,7 @@ def pack_samples(samples: Iterable[Sample]) -> tuple[list[Any], list[bytes]]:
     data: list[bytes] = []
     for sample in samples:
         parts = [_packed(extension, part, data) for extension, part in sample.parts.items()]
-        items.append((sample.key, parts, sample.meta, sample.scores))
+        items.append((sample.key, parts, sample.meta, sample.scores, _notes(sample)))
     return items, data
 
 
@@ -68,8 +68,14 @@ def unpack_samples(items: Sequence[Any], data: memoryview) -> list[Sample]:
     """Return the samples that were packed."""
     at = _Reader(data)
     return [
-        Sample(key, {extension: at.part(where) for extension, where in parts}, meta, scores)
-        for key, parts, meta, scores in items
+        Sample(
+            key,
+            {extension: at.part(where) for extension, where in parts},
+            meta,
+            scores,
+            _scratch(notes),
+        )
+        for key, parts, meta, scores, notes in items
     ]
 
 
@@ -94,12 +100,12 @@ def pack(before: Sample, rule: str, outcome: Outcome, data: list[bytes]) -> tupl
     scores: dict[str, float] | None = None
     if sample.scores is not before.scores:
         scores = {name: float(score) for name, score in sample.scores.items()}
-    return (sample.key, rule, said, parts, meta, scores)
+    return (sample.key, rule, said, parts, meta, scores, _notes(sample))
 
 
 def unpack(before: Sample, item: Any, data: memoryview) -> tuple[str, Outcome, int]:
     """Return (rule, outcome, how many of the bytes were its own)."""
-    key, rule, said, listed, meta, scores = item
+    key, rule, said, listed, meta, scores, notes = item
     at = _Reader(data)
     parts = {
         extension: Part(ref=before.parts[extension].ref) if where is None else at.part(where)
@@ -110,6 +116,7 @@ def unpack(before: Sample, item: Any, data: memoryview) -> tuple[str, Outcome, i
         parts,
         before.meta if meta is None else meta,
         before.scores if scores is None else scores,
+        _scratch(notes),
     )
     kind, *words = said
     if kind == _KEPT:
@@ -118,6 +125,15 @@ def unpack(before: Sample, item: Any, data: memoryview) -> tuple[str, Outcome, i
 
 
 _KEPT, _DROPPED, _QUARANTINED = "k", "d", "q"
+
+
+def _notes(sample: Sample) -> dict[str, Any]:
+    """Return what of the scratch is about no part: what stages tell those after them."""
+    return {what: value for (extension, what), value in sample.scratch.items() if not extension}
+
+
+def _scratch(notes: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    return {("", what): value for what, value in notes.items()}
 
 
 def _packed(extension: str, part: Part, data: list[bytes]) -> tuple[str, Any]:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 from mmcore.core.batches import through_batches
-from mmcore.core.decoder import borrowed
+from mmcore.core.decoder import Decode, borrowed
 from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.executor import ONE_CPU, Resources
 from mmcore.core.measured import Measured
@@ -46,7 +46,7 @@ class MapWork:
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         artifact = inputs[self.samples_from]
         records = rows_files(artifact)
-        known = places(inputs.directory, measuring(self.stages), artifact, records)
+        known = places(inputs.directory, measuring(self.stages), self.identity(), artifact, records)
         return [
             Task(f"part-{i:06d}", {"rows": record.path, "known": list(files)})
             for i, (record, files) in enumerate(zip(records, known, strict=True))
@@ -70,14 +70,15 @@ class MapWork:
     ) -> Iterator[tuple[str, Outcome]]:
         """Send samples through the stages, in the decoder process if one looks at bytes."""
         if not any(stage.reads for stage in self.stages):
-            chain = StageChain(self.stages, bases).build(_ignore)
-            yield from (chain(sample, memory) for sample in samples)
-        elif not any(isinstance(stage, BatchStage) for stage in self.stages):
+            yield from map(StageChain(self.stages, bases).build(_ignore)(None), samples)
+            return
+        along = memory.to_json() if measuring(self.stages).given else None
+        if not any(isinstance(stage, BatchStage) for stage in self.stages):
             with borrowed([StageChain(self.stages, bases)]) as decoder:
-                yield from decoder.outcomes(0, samples, self.limits, memory)
+                yield from decoder.outcomes(0, samples, self.limits, along)
         else:
             chain_of = partial(StageChain, bases=bases)
-            yield from through_batches(self.stages, samples, chain_of, self.limits, memory)
+            yield from through_batches(self.stages, samples, chain_of, self.limits, along)
 
 
 @dataclass(frozen=True)
@@ -86,31 +87,28 @@ class StageChain:
 
     stages: tuple[Stage, ...]
     bases: Mapping[str, str]
+    before: tuple[Stage, ...] = ()
+    """Stages of the step that samples have been through when they come here."""
 
-    def build(
-        self, entering: Callable[[str], None]
-    ) -> Callable[[Sample, Memory | None], tuple[str, Outcome]]:
-        """Return the function from a sample to the rule that decided, and its outcome.
+    def build(self, entering: Callable[[str], None]) -> Callable[[Json], Decode]:
+        """Return what makes the function from a sample to the rule that decided, and its outcome.
 
-        It is given what is known of the samples of the task, and adds to it.
+        It is made of what is known of the samples of a task (`Memory.to_json`), and adds to it.
         """
         links = [
             _Link(
                 stage,
-                _entered(rule_name(stage), stage.placed(self.bases).build(), entering),
-                measuring(self.stages[: i + 1]),
+                stage.placed(self.bases).build(),
+                measuring((*self.before, *self.stages[: i + 1])),
             )
             for i, stage in enumerate(self.stages)
         ]
-        return lambda sample, memory: _through(sample, links, memory or Memory(), self.bases)
 
+        def knowing(along: Json) -> Decode:
+            memory = Memory() if along is None else Memory.from_json(along)
+            return lambda sample: _through(sample, links, memory, self.bases, entering)
 
-def _entered(rule: str, worker: Worker, entering: Callable[[str], None]) -> Worker:
-    def work(sample: Sample) -> Outcome:
-        entering(rule)
-        return worker(sample)
-
-    return work
+        return knowing
 
 
 def _ignore(_: str) -> None:
@@ -128,12 +126,17 @@ class _Link:
 
 
 def _through(
-    sample: Sample, chain: Sequence[_Link], memory: Memory, bases: Mapping[str, str]
+    sample: Sample,
+    chain: Sequence[_Link],
+    memory: Memory,
+    bases: Mapping[str, str],
+    entering: Callable[[str], None],
 ) -> tuple[str, Outcome]:
     """Send one sample through the stages; the only place where bad data becomes a value."""
     key = sample.key
     for link in chain:
         rule = rule_name(link.stage)
+        entering(rule)
         sample, is_known = _recalled(sample, link, memory)
         if not is_known:
             reads = link.stage.reads

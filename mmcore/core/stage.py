@@ -16,7 +16,7 @@ Both are frozen specs: their fields are their configuration, and the configurati
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Protocol
 

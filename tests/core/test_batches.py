@@ -7,6 +7,8 @@ import pytest
 from batch_stages import Joined, Loses, Together
 from hostile_stages import Hostile
 
+from mmcore.clean.audio import DecodeAudio
+from mmcore.clean.parts import RequireParts
 from mmcore.core.batches import through_batches
 from mmcore.core.decoder import close_idle
 from mmcore.core.decoder_limits import DecoderLimits
@@ -72,6 +74,17 @@ def test_two_stages_with_batches_of_their_own_sizes_follow_each_other() -> None:
     assert [one.meta["came_with"] for _, one in found if isinstance(one, Sample)] == [
         "s0 s1 s2"
     ] * 3
+
+
+def test_what_may_be_left_out_may_be_left_out_behind_a_batch_too() -> None:
+    parts = {"txt": Part(data=b"one"), "flac": Part(data=b"no sound")}
+    stages = (RequireParts(required=("text",), optional=("audio",)), Together(), DecodeAudio())
+    chain_of = partial(StageChain, bases={})
+    ((_, kept),) = through_batches(stages, [Sample("s0", parts)], chain_of, DecoderLimits())
+    assert isinstance(kept, Sample)
+    named = kept.meta["dropped_parts"]
+    assert isinstance(named, dict)
+    assert str(named["flac"]).startswith("audio_format_refused: starts with b'no sound'")
 
 
 def test_a_stage_that_loses_a_sample_is_a_fault() -> None:

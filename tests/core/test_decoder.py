@@ -219,7 +219,7 @@ def test_an_answer_that_nobody_asked_for_is_refused() -> None:
         data: list[bytes] = []
         wire.send(theirs, {"outcomes": [wire.pack(other, "", other, data)]}, data)
         with pytest.raises(AccountingError, match="nobody asked the decoder process for 's1'"):
-            list(hand.outcomes(0, [sample], b""))
+            list(hand.outcomes(0, [sample], None))
         theirs.close()
 
 
