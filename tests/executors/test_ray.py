@@ -12,6 +12,7 @@ from hostile_stages import Hostile
 from moving_limits import limits, run, spoil, write_corpus
 from toy import hashes, toy_graph
 
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.executor import Executor, Resources
 from mmcore.core.runner import Run
 from mmcore.errors import ConfigError, IntegrityError, StepError
@@ -66,7 +67,8 @@ def test_a_hostile_sample_costs_itself_alone_on_a_worker_of_ray_too(
     for number, word in enumerate(["abort", "fine", "exit", "fine", "bomb", "fine"]):
         (corpus / f"t{number}.txt").write_text(word)
     for name, executor in (("ray", ray_cluster), ("local", LocalExecutor())):
-        graph = toy_graph(corpus, stage=Hostile(), samples_per_task=3)
+        small = DecoderLimits(memory_mb=256)
+        graph = toy_graph(corpus, stage=Hostile(), samples_per_task=3, limits=small)
         run = Run(graph, root=str(tmp_path / name), executor=executor)
         run.run(["clean"])
     counts = run.artifacts["clean"].manifest.counts
