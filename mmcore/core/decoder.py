@@ -23,8 +23,8 @@ from typing import Protocol
 
 from mmcore.core import decoder_process as child
 from mmcore.core import decoder_wire as wire
-from mmcore.core.decoder_hand import TIMEOUT, Died, Hand, raised
-from mmcore.core.decoder_limits import DecoderLimits
+from mmcore.core.decoder_hand import Died, Hand, raised
+from mmcore.core.decoder_limits import TIMEOUT, DecoderLimits
 from mmcore.errors import StepError
 from mmcore.sample import Json, Outcome, Quarantined, Sample
 

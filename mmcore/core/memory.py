@@ -118,7 +118,7 @@ class Memory:
             for at, values in self.known.items()
         ]
         failures: list[Json] = [
-            [*at, dict(one.stage), one.reason, one.detail, sorted(one.scores)]
+            [*at, dict(one.stage), one.reason, one.detail, [*sorted(one.scores)]]
             for at, found in self.failures.items()
             for one in found
         ]
