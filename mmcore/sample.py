@@ -77,7 +77,7 @@ class Sample:
     """What stages measured, kept so that thresholds can move without measuring again."""
     scratch: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
     """What the stages of one step share, by (extension, what), for example a decoded picture.
-    Never stored."""
+    Never stored. What is under no extension is JSON, and reaches stages in other processes too."""
 
     def extension(self, modality: str) -> str | None:
         """Return the extension of the first part (in sorted order) of a modality, or None."""

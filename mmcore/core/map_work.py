@@ -1,13 +1,18 @@
 """How stages become the work of a step: a task per file of the input."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, cast
 
+from mmcore.core.batches import through_batches
+from mmcore.core.decoder import Decode, borrowed
+from mmcore.core.decoder_limits import DecoderLimits
+from mmcore.core.executor import ONE_CPU, Resources
 from mmcore.core.measured import Measured
 from mmcore.core.memory import Measuring, Memory, load_memory, measuring, places
 from mmcore.core.rows import read_rows_file, rows_files, with_loaded, write_part
-from mmcore.core.stage import Stage, Worker, rule_name
+from mmcore.core.stage import BatchStage, Stage, Worker, rule_name
 from mmcore.core.step import Inputs, Task, TaskContext, TaskReport
 from mmcore.errors import AccountingError, SampleError
 from mmcore.sample import Json, Outcome, Quarantined, Sample, modality_of
@@ -22,15 +27,26 @@ class MapWork:
     samples_from: str
     """The step whose kept samples go in."""
     stages: tuple[Stage, ...]
+    limits: DecoderLimits = field(default_factory=DecoderLimits)
     runs_in_driver: bool = False
 
+    @property
+    def resources(self) -> Resources:
+        """Return what its worker occupies: the most that one of the stages asks for."""
+        asked = [stage.resources for stage in self.stages if isinstance(stage, BatchStage)]
+        return Resources(
+            num_cpus=max((one.num_cpus for one in asked), default=ONE_CPU.num_cpus),
+            num_gpus=max((one.num_gpus for one in asked), default=ONE_CPU.num_gpus),
+        )
+
     def identity(self) -> Mapping[str, Json]:
-        return {"work": "map", "stages": [stage.identity() for stage in self.stages]}
+        stages: list[Json] = [stage.identity() for stage in self.stages]
+        return {"work": "map", "stages": stages, "limits": asdict(self.limits)}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         artifact = inputs[self.samples_from]
         records = rows_files(artifact)
-        known = places(inputs.directory, measuring(self.stages), artifact, records)
+        known = places(inputs.directory, measuring(self.stages), self.identity(), artifact, records)
         return [
             Task(f"part-{i:06d}", {"rows": record.path, "known": list(files)})
             for i, (record, files) in enumerate(zip(records, known, strict=True))
@@ -43,31 +59,60 @@ class MapWork:
         samples = [row.sample for row in read_rows_file(artifact, record) if row.status == "kept"]
         keys = [sample.key for sample in samples]
         memory = load_memory(payload["known"], measuring(self.stages), keys, self.identity())
-        chain = StageChain(self.stages, context.inputs.bases).build()
-        outcomes = (chain(sample, memory) for sample in samples)
+        outcomes = self._outcomes(samples, context.inputs.bases, memory)
         return write_part(task.name, outcomes, step=self.step, context=context)
 
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
         return TaskReport(files=(), facts=measuring(self.stages).facts())
 
+    def _outcomes(
+        self, samples: Sequence[Sample], bases: Mapping[str, str], memory: Memory
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Send samples through the stages, in the decoder process if one looks at bytes."""
+        if not any(stage.reads for stage in self.stages):
+            yield from map(StageChain(self.stages, bases).build(_ignore)(None), samples)
+            return
+        along = memory.to_json() if measuring(self.stages).given else None
+        if not any(isinstance(stage, BatchStage) for stage in self.stages):
+            with borrowed([StageChain(self.stages, bases)]) as decoder:
+                yield from decoder.outcomes(0, samples, self.limits, along)
+        else:
+            chain_of = partial(StageChain, bases=bases)
+            yield from through_batches(self.stages, samples, chain_of, self.limits, along)
+
 
 @dataclass(frozen=True)
 class StageChain:
-    """Stages over one sample, as they travel to whoever builds and runs them."""
+    """Stages over one sample, as they travel to the process that builds and runs them."""
 
     stages: tuple[Stage, ...]
     bases: Mapping[str, str]
+    before: tuple[Stage, ...] = ()
+    """Stages of the step that samples have been through when they come here."""
 
-    def build(self) -> Callable[[Sample, Memory], tuple[str, Outcome]]:
-        """Return the function from a sample to the rule that decided, and its outcome.
+    def build(self, entering: Callable[[str], None]) -> Callable[[Json], Decode]:
+        """Return what makes the function from a sample to the rule that decided, and its outcome.
 
-        It is given what is known of the samples of the task, and adds to it.
+        It is made of what is known of the samples of a task (`Memory.to_json`), and adds to it.
         """
         links = [
-            _Link(stage, stage.build(), measuring(self.stages[: i + 1]))
+            _Link(
+                stage,
+                stage.placed(self.bases).build(),
+                measuring((*self.before, *self.stages[: i + 1])),
+            )
             for i, stage in enumerate(self.stages)
         ]
-        return lambda sample, memory: _through(sample, links, memory, self.bases)
+
+        def knowing(along: Json) -> Decode:
+            memory = Memory() if along is None else Memory.from_json(along)
+            return lambda sample: _through(sample, links, memory, self.bases, entering)
+
+        return knowing
+
+
+def _ignore(_: str) -> None:
+    """Nobody asks which stage has the sample in hand."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +126,17 @@ class _Link:
 
 
 def _through(
-    sample: Sample, chain: Sequence[_Link], memory: Memory, bases: Mapping[str, str]
+    sample: Sample,
+    chain: Sequence[_Link],
+    memory: Memory,
+    bases: Mapping[str, str],
+    entering: Callable[[str], None],
 ) -> tuple[str, Outcome]:
     """Send one sample through the stages; the only place where bad data becomes a value."""
     key = sample.key
     for link in chain:
         rule = rule_name(link.stage)
+        entering(rule)
         sample, is_known = _recalled(sample, link, memory)
         if not is_known:
             reads = link.stage.reads

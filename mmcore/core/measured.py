@@ -113,7 +113,7 @@ class Measured(Stage):
 
 def declare_optional(sample: Sample, modalities: tuple[str, ...]) -> None:
     """Let the stages after this one leave out a bad part of these modalities, not the sample."""
-    sample.scratch[_OPTIONAL] = frozenset(modalities)
+    sample.scratch[_OPTIONAL] = list(modalities)
 
 
 def is_optional(sample: Sample, modality: str) -> bool:

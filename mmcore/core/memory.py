@@ -10,12 +10,13 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmcore import storage
+from mmcore.core.decoder_limits import DEATHS
 from mmcore.core.manifest import FileRecord, Manifest, load_manifest
 from mmcore.core.measured import FAILURE, Measured
 from mmcore.core.rows import Row, read_rows_file, rows_files
@@ -28,6 +29,7 @@ FACT = "measured"
 GIVEN, REWRITTEN = "given", "rewritten"
 """Of parts as they came into the step, and of those that a stage of the step replaced."""
 _META = "meta:"
+_LIMITS = "limits"
 _TAIL_BYTES = 64 * 1024
 _MAX_FILES = 64
 """Read for one task at the most: beyond it, looking costs more than measuring."""
@@ -108,6 +110,39 @@ class Memory:
     failures: dict[tuple[str, str], list[Failure]] = field(default_factory=dict)
     """By modality and SHA-256."""
 
+    def to_json(self) -> dict[str, Json]:
+        """Return all of it as it goes to the process that measures."""
+        names: dict[tuple[str, str], int] = {}
+        known: list[Json] = [
+            [*at, [[names.setdefault(name, len(names)), value] for name, value in values.items()]]
+            for at, values in self.known.items()
+        ]
+        failures: list[Json] = [
+            [*at, dict(one.stage), one.reason, one.detail, [*sorted(one.scores)]]
+            for at, found in self.failures.items()
+            for one in found
+        ]
+        return {
+            "work": dict(self.work),
+            "names": [list(name) for name in names],
+            "known": known,
+            "failures": failures,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Memory":
+        """Return what `to_json` was asked of."""
+        names = [(name, by) for name, by in value["names"]]
+        known = {
+            (modality, sha256): {names[number]: found for number, found in values}
+            for modality, sha256, values in value["known"]
+        }
+        failures: dict[tuple[str, str], list[Failure]] = {}
+        for modality, sha256, stage, reason, detail, scores in value["failures"]:
+            failure = Failure(stage, reason, detail, frozenset(scores))
+            failures.setdefault((modality, sha256), []).append(failure)
+        return cls(value["work"], known, failures)
+
     def recall(self, stage: Measured, wanted: Measuring, sample: Sample) -> tuple[Sample, bool]:
         """Return a sample with the scores of a stage, if all that it lacks are known, and whether
         it has them now.
@@ -177,7 +212,11 @@ class Memory:
 
 
 def places(
-    directory: str, wanted: Measuring, inputs: Artifact, records: Sequence[FileRecord]
+    directory: str,
+    wanted: Measuring,
+    work: Mapping[str, Json],
+    inputs: Artifact,
+    records: Sequence[FileRecord],
 ) -> list[list[list[Json]]]:
     """Return, for each file of the input, the files of earlier artifacts that may know of it.
 
@@ -190,7 +229,7 @@ def places(
         return found
     alike: list[Artifact] = []
     others: list[Artifact] = []
-    for artifact in _useful(directory, wanted):
+    for artifact in _useful(directory, wanted, work):
         had: Any = artifact.manifest.identity["inputs"]
         is_alike = inputs.manifest.fingerprint in had.values()
         (alike if is_alike else others).append(artifact)
@@ -251,7 +290,7 @@ def _manifest(url: str) -> Manifest | None:
     return load_manifest(url)
 
 
-def _useful(directory: str, wanted: Measuring) -> Iterator[Artifact]:
+def _useful(directory: str, wanted: Measuring, work: Mapping[str, Json]) -> Iterator[Artifact]:
     """Yield the artifacts of a step, of whatever configuration, that know what is wanted."""
     for version in storage.list_directories(directory):
         url = storage.join(directory, version)
@@ -259,8 +298,16 @@ def _useful(directory: str, wanted: Measuring) -> Iterator[Artifact]:
             made = load_manifest(url)
         except IntegrityError:
             continue
-        if made is not None and _has_use(made, wanted):
+        if made is not None and _is_within(made, work) and _has_use(made, wanted):
             yield Artifact(url, made)
+
+
+def _is_within(made: Manifest, work: Mapping[str, Json]) -> bool:
+    """Whether what could be measured then can be now: what a sample may cost is no less."""
+    its, mine = (cast("Any", one).get(_LIMITS) for one in (made.identity["work"], work))
+    if its is None or mine is None:
+        return its is mine
+    return its.keys() == mine.keys() and all(its[name] <= mine[name] for name in its)
 
 
 def _has_use(made: Manifest, wanted: Measuring) -> bool:
@@ -300,6 +347,8 @@ def _besides(work: Any) -> bytes:
 
 def _failures(row: Row, made: Manifest) -> Iterator[Failure]:
     """Yield what a broken sample says, where it is certain which stage found it so."""
+    if row.reason in DEATHS:
+        return
     work: Any = made.identity["work"]
     stages = [one for one in work["stages"] if class_rule(one["stage"]) == row.rule]
     if len(stages) == 1:

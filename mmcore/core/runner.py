@@ -24,7 +24,17 @@ from mmcore.core.manifest import (
     load_manifest,
 )
 from mmcore.core.source import SCAN_STEP, scan
-from mmcore.core.step import Artifact, Inputs, Progress, Step, Task, TaskContext, TaskReport, Work
+from mmcore.core.step import (
+    Artifact,
+    Inputs,
+    Progress,
+    Step,
+    Task,
+    TaskContext,
+    TaskReport,
+    Work,
+    resources_of,
+)
 from mmcore.errors import AccountingError, StepError, StorageError
 from mmcore.sample import Json
 
@@ -181,7 +191,7 @@ class Run:
     def _do(self, step: Step, tasks: Sequence[Task], context: TaskContext):  # type: ignore[no-untyped-def]
         if not step.work.runs_in_driver:
             function = partial(run_and_record, step.work, context)
-            return self.executor.map(function, tasks)
+            return self.executor.map(function, tasks, resources=resources_of(step.work))
         context = replace(context, executor=self.executor, report_progress=self._progress)
         return enumerate(run_and_record(step.work, context, task) for task in tasks)
 

@@ -16,16 +16,18 @@ Both are frozen specs: their fields are their configuration, and the configurati
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Protocol
 
 from mmcore.core.columns import Corpus, Flags, Want
+from mmcore.core.executor import ONE_CPU, Resources
 from mmcore.core.shelf import Shelf
 from mmcore.core.sorted_runs import indexes
 from mmcore.sample import Json, Outcome, Sample
 
 Worker = Callable[[Sample], Outcome]
+BatchWorker = Callable[[Sequence[Sample]], Sequence[Outcome]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,15 @@ class Stage(Component):
     """The modalities whose parts it may replace; None stands for any. Scores that were measured
     before it of a part that was replaced are not taken over by a later run."""
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return the steps, besides the one its samples come from, whose artifacts it reads."""
+        return ()
+
+    def placed(self, bases: Mapping[str, str]) -> "Stage":
+        """Return the stage with the URLs of what it needs, before it is built."""
+        return self
+
     def build(self) -> Worker:
         """Return the function that does it; models and tables are loaded here, once per worker.
 
@@ -63,6 +74,50 @@ class Stage(Component):
         the step.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchStage(Stage):
+    """Something to be done to many samples at once: what a model is asked.
+
+    `build` gives the half that looks at bytes from outside, sample by sample, in the decoder
+    process. It leaves what the other half needs as parts named `prepared_as(...)`.
+    """
+
+    batch_size: int = 32
+    """Samples at a time. Which ones come together follows from the input alone."""
+
+    @property
+    def resources(self) -> Resources:
+        """Return what a worker occupies that does this."""
+        return ONE_CPU
+
+    def build_batch(self) -> BatchWorker:
+        """Return the function that does it; called once per worker, where models are loaded.
+
+        It is given up to `batch_size` samples and returns one outcome for each, in their order,
+        `without_prepared`.
+        """
+        raise NotImplementedError
+
+
+_PREPARED = "prepared."
+
+
+def prepared_as(what: str) -> str:
+    """Return the name of a part that lives between the two halves of a stage alone.
+
+    >>> prepared_as("image.npy")
+    'prepared.image.npy'
+    """
+    return _PREPARED + what
+
+
+def without_prepared(sample: Sample) -> Sample:
+    """Return a sample as it goes on: without what was prepared."""
+    for extension in [name for name in sample.parts if name.startswith(_PREPARED)]:
+        sample = sample.without_part(extension)
+    return sample
 
 
 class Verdict(Protocol):

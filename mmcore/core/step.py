@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mmcore.core.executor import Executor
+from mmcore.core.executor import ONE_CPU, Executor, Resources
 from mmcore.core.forgotten import NOTHING, Forgotten
 from mmcore.core.lease import Fence
 from mmcore.core.manifest import Counts, FileRecord, Manifest
@@ -133,6 +133,13 @@ class Work(Protocol):
         scratch for this method and are deleted once the manifest is there.
         """
         ...
+
+
+def resources_of(work: Work) -> Resources:
+    """Return what each task of a work occupies: one processor, unless it says otherwise."""
+    found = getattr(work, "resources", ONE_CPU)
+    assert isinstance(found, Resources), "resources are of that kind"
+    return found
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,13 @@ def encode_png(image: Pixels) -> bytes:
     return buffer.getvalue()
 
 
+def encode_webp(image: Pixels, *, quality: int = 95) -> bytes:
+    """Return uint8 RGB [H, W, 3] as lossy WebP; equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
 def resize_square(image: Pixels, side: int, *, fit: Fit = "pad") -> Pixels:
     """Return a picture as uint8 [side, side, 3].
 
@@ -294,7 +301,8 @@ def _to_rgb(image: Image.Image) -> Pixels:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
         image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+    # a copy that is not made: of a large picture it would be a quarter of a gigabyte
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _upright(image: Pixels, orientation: int) -> Pixels:

@@ -30,6 +30,10 @@ SCAN_WIDTH = 64
 SCAN_HEIGHT = 36
 
 _DEMUXERS = {"MP4": "mov", "MATROSKA": "matroska", "AVI": "avi"}
+_SOUND_DECODERS = (
+    "aac", "mp3", "mp3float", "opus", "libopus", "vorbis", "flac", "pcm_s16le", "pcm_s16be", "ac3",
+    "eac3", "alac",
+)  # fmt: skip
 _DECODERS = (
     "h264", "hevc", "av1", "libdav1d", "vp8", "libvpx", "vp9", "libvpx-vp9", "mpeg4", "mpeg2video",
     "mpeg1video", "msmpeg4", "msmpeg4v2", "h263", "mjpeg", "theora", "prores", "cinepak",
@@ -87,7 +91,7 @@ class VideoScan:
 
 def video_header(data: bytes) -> VideoHeader:
     """Return what the header says; SampleError as `decode_frames`, for what shows by then."""
-    with _opened(data, MAX_VIDEO_BYTES) as opened:
+    with opened_video(data, MAX_VIDEO_BYTES) as opened:
         return _header(opened)
 
 
@@ -165,7 +169,7 @@ def _frames(
     data: bytes, max_bytes: int, max_frame_pixels: int, max_frames: int, max_seconds: float
 ) -> Iterator[tuple[float, Any, VideoHeader]]:
     """Yield (seconds from the first frame, frame, header), holding every limit on the way."""
-    with _opened(data, max_bytes) as opened:
+    with opened_video(data, max_bytes) as opened:
         header = _header(opened)
         _check_size(header.width, header.height, max_frame_pixels)
         if header.seconds is not None and header.seconds > max_seconds:
@@ -225,7 +229,12 @@ def _check_end(header: VideoHeader, data: bytes, found: int, last: float) -> Non
 
 
 @contextmanager
-def _opened(data: bytes, max_bytes: int) -> Iterator[Any]:
+def opened_video(data: bytes, max_bytes: int = MAX_VIDEO_BYTES) -> Iterator[Any]:
+    """Give PyAV's container of a video, of a format and with codecs that are taken.
+
+    SampleError `video_format_refused`, `video_over_limit` by its bytes, `video_truncated` and
+    `video_undecodable` for what FFmpeg says meanwhile.
+    """
     name = container.video_format_of(data)
     if name is None:
         raise SampleError(
@@ -235,7 +244,7 @@ def _opened(data: bytes, max_bytes: int) -> Iterator[Any]:
     if len(data) > max_bytes:
         raise SampleError("video_over_limit", f"{len(data)} bytes > {max_bytes}")
     options = {
-        "codec_whitelist": ",".join(_DECODERS),
+        "codec_whitelist": ",".join((*_DECODERS, *_SOUND_DECODERS)),
         "protocol_whitelist": "",
         "enable_drefs": "0",
         # one more than is taken, so that the excess is seen

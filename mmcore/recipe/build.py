@@ -9,6 +9,7 @@ from mmcore import storage
 from mmcore.clean.parts import RequireParts
 from mmcore.config import Loaded, Path_, Problem, load_config
 from mmcore.core.corpus_work import CorpusWork
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.graph import Graph
 from mmcore.core.linkage import META_PREFIX
 from mmcore.core.map_work import MapWork
@@ -80,6 +81,8 @@ class _Builder:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.problems: list[Problem] = []
+        # where they are wrong, the problem is said and nothing is run by these
+        self.limits = self._made(DecoderLimits, recipe.limits, ("limits",)) or DecoderLimits()
 
     def steps(self) -> list[Step]:
         """Return the steps of the recipe in their order; incomplete where there are problems."""
@@ -109,7 +112,8 @@ class _Builder:
             tokenizer = self._made(TokenizerWork, recipe.tokenizer, ("tokenizer",))
             # models of one dataset share it, so that one can start from another's weights
             steps.append(self._step("tokenizer", tokenizer, "split", pinned=("split",)))
-        steps.append(self._step("encode", self._chain(recipe.encode, "encode", "split"), "split"))
+        encode = self._chain(recipe.encode, "encode", "split")
+        steps.append(self._step("encode", encode, "split", *self._needs(encode)))
         defaults = {
             "name": recipe.name,
             "seed": recipe.seed,
@@ -198,7 +202,15 @@ class _Builder:
             for name, fields in section.items()
         ]
         found = tuple(stage for stage in stages if stage is not None)
-        return MapWork(step=step, samples_from=samples_from, stages=found)
+        return MapWork(step=step, samples_from=samples_from, stages=found, limits=self.limits)
+
+    def _needs(self, work: MapWork) -> list[str]:
+        """Return the steps that a chain reads besides the one of its samples."""
+        needed = sorted({name for stage in work.stages for name in stage.needs})
+        if "tokenizer" in needed and self.recipe.tokenizer is None:
+            message = "a stage wants the recipe's tokenizer: add a `tokenizer:` section or a path"
+            self.problems.append(Problem(("encode",), message))
+        return needed
 
     def _dedup(self, fields: Mapping[str, Any]) -> list[CorpusRule | None]:
         """Return the one rule, or several that are told apart by their names."""

@@ -72,6 +72,18 @@ SHORT_NAMES: Mapping[str, str] = {
     "encode_image": "mmcore.encode.image.EncodeImage",
     "encode_audio": "mmcore.encode.audio.EncodeAudio",
     "encode_text": "mmcore.encode.text.EncodeText",
+    "encode_video": "mmcore.encode.video.EncodeVideo",
+    "video_frames": "mmcore.encode.video.VideoFrames",
+    "video_sound": "mmcore.encode.video.VideoSound",
+    "audio_features": "mmcore.encode.features.AudioFeatures",
+    "bag_of_words": "mmcore.encode.features.BagOfWords",
+    "token_ids": "mmcore.encode.text.TokenIds",
+    # models over samples
+    "embed_image": "mmcore.models.embed.EmbedImage",
+    "embed_text": "mmcore.models.embed.EmbedText",
+    "embed_audio": "mmcore.models.embed.EmbedAudio",
+    "image_text_agreement": "mmcore.models.agreement.ImageTextAgreement",
+    "audio_text_agreement": "mmcore.models.agreement.AudioTextAgreement",
     # loading
     "multimodal": "mmcore.load.batches.MultimodalLoader",
 }

@@ -61,6 +61,8 @@ class Recipe(Section):
     """Of the split, the order of samples and the training, where they name none of their own."""
     max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The share of broken samples above which a step fails."""
+    limits: Fields = {}
+    """What one sample may cost in `clean` and `encode` before it is quarantined."""
     source: SourceSection
     clean: dict[str, Fields | None] = {}
     """Stages in their order; the first that does not keep a sample decides."""

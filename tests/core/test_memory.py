@@ -1,20 +1,37 @@
 """Limits move and corpora grow without anything being measured twice, and nothing shows it."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
+from batch_stages import Together
 from corpus import write_sample
-from moving_limits import NUM_SAMPLES, Invert, limits, run, spoil, write_corpus
+from decode_here import decode_here
+from moving_limits import (
+    NUM_SAMPLES,
+    Deadly,
+    Invert,
+    Loaded,
+    NotingChain,
+    PictureBytes,
+    limits,
+    run,
+    spoil,
+    write_corpus,
+)
 
 from mmcore.clean.audio import Clipped, DecodeAudio, MeasureAudio, Silent
 from mmcore.clean.image import Blurred, DecodeImage, Flatness, MaxMegapixels, MeasureImage, MinSide
 from mmcore.clean.text import RepairCaption
 from mmcore.clean.wording import MeasureText
-from mmcore.core import map_work
+from mmcore.core import batches, map_work
+from mmcore.core.decoder import close_idle
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.measured import Measured
-from mmcore.core.memory import GIVEN, REWRITTEN, measuring
+from mmcore.core.memory import GIVEN, REWRITTEN, Failure, Memory, measuring
 from mmcore.core.rows import Row, read_rows, with_loaded
 from mmcore.core.stage import Stage
 from mmcore.core.step import Artifact
@@ -24,6 +41,15 @@ from mmcore.sample import Sample
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture(autouse=True)
+def _decode_in_this_process(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "loaded_elsewhere" not in request.fixturenames:
+        monkeypatch.setattr(map_work, "borrowed", decode_here)
+        monkeypatch.setattr(batches, "borrowed", decode_here)
 
 
 @pytest.fixture
@@ -39,6 +65,15 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@pytest.fixture
+def loaded_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loaded]:
+    """The parts that decoder processes have loaded; nothing is decoded in this one."""
+    found = Loaded(tmp_path / "loaded")
+    monkeypatch.setattr(map_work, "StageChain", partial(NotingChain, notes=str(found.file)))
+    yield found
+    close_idle()
+
+
 CHAINS: dict[str, list[Stage]] = {
     "plain": limits(),
     "small pictures": limits(side=8),
@@ -52,6 +87,13 @@ CHAINS: dict[str, list[Stage]] = {
     "no sound is kept": limits(optional=("audio",), seconds=9.0),
     "measured first": [MeasureImage(), MeasureAudio(), *limits(), Flatness(), Silent()],
     "other order": [DecodeAudio(), RepairCaption(), MeasureText(), *limits(side=8), Blurred()],
+    "decoded": [DecodeImage(), MinSide(min_side=8)],
+    "decoded under a guard": [DecodeImage(max_pixels=500), MinSide(min_side=8)],
+    "in bytes": [PictureBytes()],
+    "in tens of bytes": [PictureBytes(unit=10)],
+    "around a batch": [MinSide(min_side=8), Together(), Blurred(), Flatness()],
+    "around a batch at other limits": [MinSide(min_side=14), Together(), Blurred(), Flatness()],
+    "replaced before a batch": [Invert(), MinSide(min_side=8), Together(), MaxMegapixels()],
     "before and after": [MinSide(min_side=8), Invert(), MaxMegapixels(), MinSide(min_side=8)],
     "after alone": [Invert(), MaxMegapixels(), MinSide(min_side=8)],
 }
@@ -116,6 +158,70 @@ def test_a_broken_picture_is_known_to_be_broken(
     assert after["004"] == before["004"]
     run(corpus, tmp_path / "root", [DecodeImage(max_pixels=10**5), MinSide(min_side=14)])
     assert loaded == ["004.png"]
+
+
+def test_a_sample_that_ends_its_decoder_does_so_again_and_the_others_are_known_to_the_next_one(
+    corpus: Path, tmp_path: Path, loaded_elsewhere: Loaded
+) -> None:
+    other = [MinSide(min_side=9), Deadly(victim="001", max_bytes=10**8)]
+    wanted = run(corpus, tmp_path / "fresh", other)
+    run(corpus, tmp_path / "root", [MinSide(min_side=8), Deadly(victim="001")])
+    loaded_elsewhere.clear()
+    made = run(corpus, tmp_path / "root", other)
+    assert set(loaded_elsewhere.names()) == {"001.png"}
+    assert made.manifest.to_json() == wanted.manifest.to_json()
+    row = rows(made)["001"]
+    assert (row.reason, row.rule, row.sample.scores) == ("decoder_died", "deadly", {})
+
+
+def test_a_decoder_process_loads_nothing_of_a_sample_whose_scores_are_known(
+    corpus: Path, tmp_path: Path, loaded_elsewhere: Loaded
+) -> None:
+    run(corpus, tmp_path / "root", limits(side=8))
+    assert any(name.endswith(".png") for name in loaded_elsewhere.names())
+    loaded_elsewhere.clear()
+    run(corpus, tmp_path / "root", limits(side=14))
+    assert [name for name in loaded_elsewhere.names() if not name.endswith(".txt")] == []
+
+
+def test_what_was_measured_at_a_higher_cost_than_is_allowed_now_is_measured_again(
+    corpus: Path, tmp_path: Path, loaded: list[str]
+) -> None:
+    for seconds, memory_mb, num_loaded in (
+        (20, 800, 9),
+        (10, 800, 9),
+        (15, 700, 9),
+        (30, 900, 0),
+    ):
+        at_most = DecoderLimits(seconds=seconds, memory_mb=memory_mb)
+        loaded.clear()
+        run(corpus, tmp_path / "root", [MinSide(min_side=8)], at_most=at_most)
+        # 004 is broken, and with more memory it might not be
+        assert len(set(loaded) - {"004.png"}) == num_loaded, at_most
+
+
+def test_a_batch_between_stages_loads_what_it_reads_and_no_more(
+    corpus: Path, tmp_path: Path, loaded: list[str]
+) -> None:
+    run(corpus, tmp_path / "root", [MinSide(min_side=8), Together(), Flatness(min_std=0.0)])
+    assert any(name.endswith(".png") for name in loaded)
+    loaded.clear()
+    run(corpus, tmp_path / "root", [MinSide(min_side=9), Together(), Flatness(min_std=0.1)])
+    # the broken picture has no score
+    assert loaded == [f"{i:03d}.txt" for i in range(NUM_SAMPLES) if i != 4]
+
+
+def test_a_memory_is_the_same_on_the_other_side_of_a_connection() -> None:
+    failure = Failure(MinSide().identity(), "image_undecodable", "cut off", frozenset({"a"}))
+    memory = Memory(
+        work={"work": "map", "limits": {"seconds": 1.5}},
+        known={
+            ("image", "ab"): {("image_width", "m1"): 0.1, ("meta:language", "m2"): "de"},
+            ("text", "ab"): {("meta:language", "m2"): None},
+        },
+        failures={("image", "cd"): [failure, failure]},
+    )
+    assert Memory.from_json(json.loads(json.dumps(memory.to_json()))) == memory
 
 
 def test_a_picture_that_is_there_twice_is_decoded_once_in_a_task(

@@ -8,6 +8,7 @@ from my_stages import MaxChars
 
 from mmcore.clean.image import MinSide
 from mmcore.core.corpus_work import CorpusWork
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.increment import Ground
 from mmcore.core.manifest import Counts, Manifest
 from mmcore.core.map_work import MapWork
@@ -136,9 +137,36 @@ def test_a_stage_by_import_path_is_reached_by_set_under_its_own_name(recipe: Wri
     assert stages_of(loaded, "clean")[-1] == MaxChars(max_chars=7)
 
 
+def test_a_stage_that_wants_the_recipes_tokenizer_reads_its_step(recipe: Write) -> None:
+    file = recipe(("  encode_text:\n", "  encode_text:\n  token_ids: {max_tokens: 8}\n"))
+    step = load_recipe(file).graph.step("encode")
+    assert set(step.inputs) == {"split", "tokenizer"}
+    without = recipe(
+        ("tokenizer: {vocab_size: 300}\n", ""),
+        ("  encode_text:\n", "  encode_text:\n  token_ids: {max_tokens: 8}\n"),
+    )
+    assert "encode: a stage wants the recipe's tokenizer" in complaint(without)
+
+
+def test_limits_of_a_sample_hold_in_cleaning_and_encoding_and_are_part_of_their_identity(
+    recipe: Write,
+) -> None:
+    before = fingerprints(recipe())
+    file = recipe(more="\nlimits: {seconds: 7}\n")
+    for name in ("clean", "encode"):
+        work = load_recipe(file).graph.step(name).work
+        assert isinstance(work, MapWork)
+        assert work.limits == DecoderLimits(seconds=7)
+    after = fingerprints(file)
+    assert before["ingest"] == after["ingest"]
+    assert before["clean"] != after["clean"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
+        ("seed: 3", "seed: 3\nlimits: {second: 3}", "limits.second: unknown key. Did you mean 'seconds'?"),
+        ("seed: 3", "seed: 3\nlimits: {memory_mb: 0}", "limits.memory_mb=0. Use more than 0"),
         ("min_side: {min_side: 16}", "min_sid: {}", "clean.min_sid: no stage of that name. Did you mean 'min_side'?"),
         ("{min_side: 16}", "{min_sid: 16}", "clean.min_side.min_sid: unknown key. Did you mean 'min_side'?"),
         ("{min_side: 16}", "{min_side: wide}", "clean.min_side.min_side: Input should be a valid integer"),

@@ -1,7 +1,7 @@
 """A few samples, a chain of stages with limits to move, and a way to make bytes unreadable."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,14 @@ from mmcore.clean.image import DecodeImage, MaxMegapixels, MinSide
 from mmcore.clean.parts import RequireParts
 from mmcore.clean.text import CaptionLanguage, RepairCaption
 from mmcore.clean.wording import CaptionLength
+from mmcore.core import map_work
+from mmcore.core.decoder import Decode
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.executor import Executor
 from mmcore.core.graph import Graph
-from mmcore.core.map_work import MapWork
+from mmcore.core.map_work import MapWork, StageChain
+from mmcore.core.measured import Measured
+from mmcore.core.rows import with_loaded
 from mmcore.core.runner import Run
 from mmcore.core.source import Source
 from mmcore.core.stage import Stage, Worker
@@ -24,7 +29,7 @@ from mmcore.executors.local import LocalExecutor
 from mmcore.ingest.folder import FolderLayout
 from mmcore.ingest.work import IngestWork
 from mmcore.media.image import encode_png, image_of
-from mmcore.sample import Outcome, Sample
+from mmcore.sample import Json, Outcome, Sample
 
 NUM_SAMPLES = 10
 
@@ -47,6 +52,72 @@ class Invert(Stage):
         return invert
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureBytes(Measured):
+    """Measure how long a picture is, in a unit that is no limit."""
+
+    reads = ("image",)
+    stores = ("image_bytes",)
+    unit: int = 1
+
+    def measure(self, sample: Sample) -> Sample:
+        extension = sample.extension("image")
+        assert extension is not None
+        return sample.with_scores(image_bytes=len(sample.data(extension)) / self.unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadly(Measured):
+    """Measure pictures, and end the process at one of them."""
+
+    reads = ("image",)
+    stores = ("image_deadly_bytes",)
+    limits = ("max_bytes",)
+    victim: str
+    max_bytes: int = 10**9
+
+    def measure(self, sample: Sample) -> Sample:
+        if sample.key == self.victim:
+            os.abort()
+        extension = sample.extension("image")
+        assert extension is not None
+        return sample.with_scores(image_deadly_bytes=float(len(sample.data(extension))))
+
+
+@dataclass(frozen=True)
+class NotingChain(StageChain):
+    """Leave a line in a file for every part that is loaded, in the process that loads it."""
+
+    notes: str = ""
+
+    def build(self, entering: Callable[[str], None]) -> Callable[[Json], Decode]:
+        assert any(stage.reads for stage in self.stages), "this process is not to be changed"
+        map_work.with_loaded = self._noting
+        return super().build(entering)
+
+    def _noting(
+        self, sample: Sample, extensions: Iterable[str], bases: Mapping[str, str]
+    ) -> Sample:
+        with open(self.notes, "a") as notes:
+            for extension in extensions:
+                if sample.parts[extension].data is None:
+                    notes.write(f"{sample.key}.{extension}\n")
+        return with_loaded(sample, extensions, bases)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a `NotingChain` has written down."""
+
+    file: Path
+
+    def names(self) -> list[str]:
+        return self.file.read_text().split() if self.file.exists() else []
+
+    def clear(self) -> None:
+        self.file.unlink(missing_ok=True)
+
+
 def write_corpus(directory: Path) -> Path:
     """Pictures of 12 to 30 pixels; one broken, one flat caption twice, one without sound."""
     for i in range(NUM_SAMPLES):
@@ -59,9 +130,17 @@ def write_corpus(directory: Path) -> Path:
     return directory
 
 
-def graph(corpus: Path, stages: Sequence[Stage], *, samples_per_task: int = 4) -> Graph:
+def graph(
+    corpus: Path,
+    stages: Sequence[Stage],
+    *,
+    samples_per_task: int = 4,
+    at_most: DecoderLimits | None = None,
+) -> Graph:
     ingest = IngestWork(layout=FolderLayout(), samples_per_task=samples_per_task)
-    clean = MapWork(step="clean", samples_from="ingest", stages=tuple(stages))
+    clean = MapWork(
+        step="clean", samples_from="ingest", stages=tuple(stages), limits=at_most or DecoderLimits()
+    )
     steps = (Step("ingest", ingest, ("scan",)), Step("clean", clean, ("ingest",)))
     return Graph("toy", Source(str(corpus)), steps)
 
@@ -73,8 +152,9 @@ def run(
     *,
     executor: Executor | None = None,
     samples_per_task: int = 4,
+    at_most: DecoderLimits | None = None,
 ) -> Artifact:
-    todo = graph(corpus, stages, samples_per_task=samples_per_task)
+    todo = graph(corpus, stages, samples_per_task=samples_per_task, at_most=at_most)
     return Run(todo, root=str(root), executor=executor or LocalExecutor()).run()["clean"].artifact
 
 

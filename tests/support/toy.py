@@ -8,6 +8,7 @@ import numpy as np
 
 from mmcore.core.columns import Corpus, Flags, Ints, Values, Want
 from mmcore.core.corpus_work import CorpusWork
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.graph import Graph
 from mmcore.core.map_work import MapWork
 from mmcore.core.runner import Run
@@ -85,9 +86,20 @@ def write_corpus(directory: Path, *, num_texts: int = 20) -> Path:
     return directory
 
 
-def toy_graph(corpus: Path, *, stage: Stage | None = None, samples_per_task: int = 4) -> Graph:
+def toy_graph(
+    corpus: Path,
+    *,
+    stage: Stage | None = None,
+    samples_per_task: int = 4,
+    limits: DecoderLimits | None = None,
+) -> Graph:
     """Ingest, clean and deduplicate a folder of texts."""
-    stages = (stage or Shout(),)
+    clean = MapWork(
+        step="clean",
+        samples_from="ingest",
+        stages=(stage or Shout(),),
+        limits=limits or DecoderLimits(),
+    )
     return Graph(
         "toy",
         Source(str(corpus)),
@@ -97,7 +109,7 @@ def toy_graph(corpus: Path, *, stage: Stage | None = None, samples_per_task: int
                 IngestWork(layout=FolderLayout(), samples_per_task=samples_per_task),
                 ("scan",),
             ),
-            Step("clean", MapWork(step="clean", samples_from="ingest", stages=stages), ("ingest",)),
+            Step("clean", clean, ("ingest",)),
             Step(
                 "dedup",
                 CorpusWork(step="dedup", samples_from="clean", rules=(FirstOfEach(),)),
