@@ -81,6 +81,13 @@ class FolderLayout(DescribedLayout):
         )
         return Grouping(with_unique_keys(samples), sorted(unclaimed))
 
+    def identity(self) -> dict[str, Json]:
+        identity = super().identity()
+        if self.caption_languages:
+            return {**identity, "caption_languages": list(self.caption_languages)}
+        del identity["caption_languages"]
+        return identity
+
     def _with_language(self, stem: str, extension: str) -> tuple[str, str]:
         """Move the language of a caption from the stem to the extension."""
         rest, _, tag = stem.rpartition(".")

@@ -84,8 +84,9 @@ class ShardWork:
     def identity(self) -> Mapping[str, Json]:
         fields = asdict(self)
         del fields["runs_in_driver"]
-        if not self.optional:
-            del fields["optional"]
+        del fields["optional"]
+        if self.optional:
+            fields["optional"] = list(self.optional)
         return {"work": "shard", "code_version": CODE_VERSION, **fields}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:

@@ -229,6 +229,6 @@ def test_samples_may_lack_optional_parts_and_the_dataset_says_which(
 
 def test_optional_parts_that_nobody_declares_are_no_part_of_the_identity() -> None:
     assert "optional" not in WORK.identity()
-    assert replace(WORK, optional=("audio",)).identity()["optional"] == ("audio",)
+    assert replace(WORK, optional=("audio",)).identity()["optional"] == ["audio"]
     with pytest.raises(ConfigError, match="'sound', which is no modality"):
         replace(WORK, optional=("sound",))
