@@ -53,6 +53,7 @@ def test_what_is_there_arrives_and_is_known_by_its_first_bytes(
         (Answer(b"<html>sorry</html>", headers={"Content-Type": "image/png"}), "url_not_media"),
         (Answer(b""), "url_not_media"),
         (Answer(png() + bytes(60_000)), "url_too_large"),
+        (Answer(png() + bytes(60_000), says_length=False), "url_too_large"),
         (Answer(png(), cut=500), "url_failed"),
         (Answer(status=302, headers={"Location": "/it"}), "url_redirects"),
         (Answer(status=302, headers={"Location": "file:///etc/passwd"}), "url_refused"),

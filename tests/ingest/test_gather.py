@@ -122,6 +122,7 @@ def test_a_store_that_lost_its_bytes_fetches_them_again(
     for pack in (tmp_path / "store").rglob("*.bin"):
         pack.unlink()
     assert gather(urls, tmp_path / "store") == first
+    assert len(list((tmp_path / "store").rglob("*.bin"))) == 2
 
 
 def test_a_store_whose_bytes_were_changed_says_so(

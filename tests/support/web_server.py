@@ -18,6 +18,8 @@ class Answer:
     cut: int = 0
     """How many bytes at the end are promised and not sent."""
     wait_seconds: float = 0.0
+    says_length: bool = True
+    """Else the body ends where the connection does."""
 
 
 @dataclass
@@ -56,14 +58,15 @@ def web_server() -> Iterator[WebServer]:
             time.sleep(answer.wait_seconds)
             try:
                 self.send_response(answer.status)
-                self.send_header("Content-Length", str(len(answer.body) + answer.cut))
+                if answer.says_length:
+                    self.send_header("Content-Length", str(len(answer.body) + answer.cut))
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(answer.body)
             except OSError:
                 pass  # the client has had enough
-            self.close_connection = bool(answer.cut)
+            self.close_connection = bool(answer.cut) or not answer.says_length
             with lock:
                 busy[0] -= 1
 
