@@ -69,8 +69,8 @@ class FolderLayout(DescribedLayout):
                 unclaimed.extend((file.path, "sidecar_alone") for _, file in found)
                 continue
             table = nearest_table(stem, tables)
-            for original_key, its in self._divided(stem, found):
-                raw, left_over = _raw_sample(original_key, its)
+            for original_key, its_files in self._divided(stem, found):
+                raw, left_over = _raw_sample(original_key, its_files)
                 if table is not None:
                     raw = replace(raw, files={**raw.files, _TABLE: table})
                 samples.append(raw)
