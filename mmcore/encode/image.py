@@ -108,7 +108,8 @@ class EncodeImage(Stage):
             return math.ceil(target), math.ceil(target)
         measure = min if self.fit == "crop" else max
         scale = target / measure(width, height)
-        return math.ceil(width * scale), math.ceil(height * scale)
+        # what floats are above a whole number would ask for the next larger scale
+        return math.ceil(width * scale - 1e-6), math.ceil(height * scale - 1e-6)
 
     def _fitted(self, image: Pixels) -> Pixels:
         if self.fit == "inside":
