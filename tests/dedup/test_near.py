@@ -448,6 +448,31 @@ def test_twins_of_what_is_known_are_found_in_any_modality(
     assert batch == {key: twin for key, (twin, _) in found.items()}
 
 
+@pytest.mark.parametrize("distance", [0, 3, 7, 8, 12])
+def test_every_known_picture_within_the_distance_is_found_and_no_other(
+    tmp_path: Path, distance: int
+) -> None:
+    rng = random.Random(distance)
+    values = [rng.getrandbits(64) for _ in range(60)]
+    growing = Growing(tmp_path, NearDuplicates(max_distance={"image": distance}))
+    growing.add([hashed(f"a{i:02d}", value) for i, value in enumerate(values)])
+    new = []
+    for i, value in enumerate(values):
+        bits = rng.sample(range(64), distance + 1)
+        near = value ^ sum(1 << bit for bit in bits[:-1])
+        new += [hashed(f"b{i:02d}", near), hashed(f"c{i:02d}", near ^ (1 << bits[-1]))]
+    rows = growing.add(new)
+    assert {key: row.twin for key, row in rows.items() if key[0] == "b"} == {
+        f"b{i:02d}": f"a{i:02d}" for i in range(60)
+    }
+    # one bit too far from the old one: only by way of the new one beside it, if that is near
+    assert all(
+        row.detail.startswith("1 of 64 bits from b") or not row.twin
+        for key, row in rows.items()
+        if key[0] == "c"
+    )
+
+
 def test_what_is_compared_within_a_group_is_so_against_the_known(tmp_path: Path) -> None:
     growing = Growing(tmp_path, NearDuplicates(within=("meta:language",)))
     growing.add([with_picture("a", picture(1), language="en")])

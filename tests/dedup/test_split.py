@@ -283,6 +283,17 @@ def test_two_groups_that_a_newcomer_bridged_are_one_from_then_on(tmp_path: Path)
     assert rows["b"].sample.meta["split_group"] == "m"
 
 
+def test_of_groups_that_become_one_the_lowest_key_decides_which_is_joined(tmp_path: Path) -> None:
+    rule = GroupSplit(together=("image", "meta:caption"), fractions={"train": 1.0})
+    growing = Growing(tmp_path, rule)
+    growing.add([sample("m", "1", caption="cat"), sample("n", "2", caption="dog")])
+    rows = growing.add([sample("a", "2", caption="owl")])
+    assert rows["a"].sample.meta["split_group"] == "n"
+    # the group n has the lower key by now
+    rows = growing.add([sample("z", "1", caption="dog")])
+    assert rows["z"].sample.meta["split_group"] == "n"
+
+
 def listed(directory: Path, *lines: str) -> str:
     file = directory / "held_out.txt"
     file.write_text("\n".join(lines))
