@@ -10,6 +10,7 @@ from mmcore.core.rows import Row, read_rows
 from mmcore.core.runner import Run, StepResult
 from mmcore.errors import IntegrityError
 from mmcore.executors.local import LocalExecutor
+from mmcore.ingest import scenes
 from mmcore.ingest.answers import KnownAnswers, Planted
 from mmcore.ingest.generate import make_corpus
 from mmcore.recipe.build import load_recipe
@@ -141,3 +142,32 @@ def test_prints_are_in_the_rows_and_not_in_the_shards(made: Made, tmp_path: Path
     assert not any(name.startswith("print_") for one in samples for name in one.meta)
     assert b"print_" not in read_part(artifact.url, samples[0], "json")
     assert "print_" not in str(artifact.manifest.facts["schema"])
+
+
+def test_a_newcomer_that_looks_like_an_old_sample_joins_its_split(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    none = Planted(**dict.fromkeys((item.name for item in fields(Planted)), 0.0))
+    make_corpus(str(corpus), num_samples=30, seed=4, video_fraction=0.0, planted=none)
+    first = run(tmp_path, corpus)
+    old = {key: row.sample.meta for key, row in rows_of(first, "split").items()}
+    chosen = {str(old[key]["split"]): key for key in sorted(old)}
+    assert len(chosen) == 3
+    for split, key in chosen.items():
+        (file,) = (
+            path
+            for path in (corpus / key).parent.glob(f"{Path(key).name}.*")
+            if path.suffix in (".png", ".jpg")
+        )
+        image = scenes.decoded(file.read_bytes())
+        copy = scenes.resized(image, width=image.shape[1] * 3 // 4, height=image.shape[0] * 3 // 4)
+        (corpus / "star" / f"new-{split}.jpg").write_bytes(scenes.to_jpeg(copy, quality=80))
+        (corpus / "star" / f"new-{split}.txt").write_text(
+            f"words that nobody wrote before, number {len(split)} {split}"
+        )
+    second = run(tmp_path, corpus)
+    assert second["ingest"].artifact.manifest.counts.found == 3
+    rows = rows_of(second, "split")
+    for split, key in chosen.items():
+        meta = rows[f"star/new-{split}"].sample.meta
+        assert (meta["split"], meta["split_group"]) == (split, old[key]["split_group"])
+    assert len(read_samples(second["shard"].artifact.url)) == 33
