@@ -9,7 +9,8 @@ import numpy as np
 
 from mmcore.core.columns import Column, Corpus, Gatherer, Ints, Values, Want, Word
 from mmcore.core.linkage import META_PREFIX, values_of
-from mmcore.core.nearness import Limits, near_graph
+from mmcore.core.near_limits import Limits
+from mmcore.core.nearness import near_graph
 from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
 from mmcore.media.near.digests import first_of_equal
 from mmcore.sample import Sample

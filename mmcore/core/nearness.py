@@ -5,135 +5,22 @@ times costs a thousand entries, not half a million pairs. What is known is asked
 so that it costs what the newcomers cost.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from mmcore.core.columns import (
-    DIGEST_BYTES,
-    Bytes,
-    Column,
-    Corpus,
-    Flags,
-    Floats,
-    Identity,
-    Ints,
-    Want,
-)
+from mmcore.core.columns import DIGEST_BYTES, Bytes, Column, Corpus, Floats, Ints
 from mmcore.core.linkage import META_PREFIX
-from mmcore.core.sorted_runs import Run, SortedRuns
-from mmcore.errors import ConfigError, StepError
+from mmcore.core.near_index import VECTORS, near_known
+from mmcore.core.near_limits import BY_DISTANCE, Limits, groups_of, prints_at, want_of
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.media.near.clusters import components
-from mmcore.media.near.compare import (
-    COMPARISONS,
-    Comparison,
-    near_vectors,
-    vectors_agree,
-)
+from mmcore.media.near.compare import COMPARISONS, near_vectors
 from mmcore.media.near.digests import first_of_equal
-from mmcore.media.near.hamming import MAX_DISTANCE
-from mmcore.media.near.prints import PRINT_BYTES, Prints, hash_words, print_of
-from mmcore.media.near.tables import keys_of, masks_of, meets_nothing, num_tables
-from mmcore.sample import Sample
-
-BY_DISTANCE = ("image", "video")
-BY_SIMILARITY = ("audio", "text")
-_QUESTIONS_AT_ONCE = 1 << 18
-_PAIRS_AT_ONCE = 1 << 14
-_VECTORS = Comparison(0, vectors_agree)
-
-
-@dataclass(frozen=True)
-class PrintOf:
-    """The print of a modality, which a stage `sign_*` has stored."""
-
-    modality: str
-    lies_in_file: bool = True
-
-    @property
-    def width(self) -> int:
-        return PRINT_BYTES[self.modality]
-
-    def of(self, sample: Sample) -> Sequence[bytes]:
-        found = print_of(sample, self.modality)
-        return [] if found is None else [found]
-
-
-@dataclass(frozen=True)
-class VectorOf:
-    """The embedding in a metadata field."""
-
-    field: str
-    width: int = 0
-    lies_in_file: bool = True
-
-    def of(self, sample: Sample) -> Sequence[bytes]:
-        value: Any = sample.meta.get(self.field)
-        if not value:
-            return []
-        try:
-            return [np.array(value, np.float32).reshape(-1).tobytes()]
-        except (ValueError, TypeError) as error:
-            raise StepError(
-                f"{sample.key}: metadata field {self.field!r} is no vector: {error}. Give every "
-                "sample a list of numbers, or none."
-            ) from error
-
-
-@dataclass(frozen=True)
-class Limits:
-    """From where on two samples are near, by modality, and who is compared with whom."""
-
-    max_distance: Mapping[str, int]
-    """Bits of 64, `image` and `video`."""
-    min_similarity: Mapping[str, float]
-    """0 to 1, `text`, `audio` and `meta:<field>`."""
-    within: tuple[str, ...] = ()
-
-    @property
-    def by_name(self) -> Mapping[str, float]:
-        """The limit of each modality, in the order in which reasons are given."""
-        found = {**self.max_distance, **self.min_similarity}
-        return {name: found[name] for name in sorted(found, key=_order)}
-
-    def wants(self) -> tuple[Want, ...]:
-        """Return the columns to compare."""
-        groups = [Identity(self.within, True)] if self.within else []
-        return (*map(want_of, self.by_name), *groups)
-
-    def check(self, rule: str) -> None:
-        """Raise ConfigError for a modality or a limit that means nothing."""
-        for name, bits in self.max_distance.items():
-            if name not in BY_DISTANCE:
-                raise ConfigError(
-                    f"{rule}.max_distance: {name!r} has no distance in bits. "
-                    f"{', '.join(BY_DISTANCE)} have; the others belong in min_similarity."
-                )
-            if not 0 <= bits <= MAX_DISTANCE:
-                raise ConfigError(
-                    f"{rule}.max_distance.{name}={bits}: use 0 to {MAX_DISTANCE} of 64 bits."
-                )
-        for name, share in self.min_similarity.items():
-            is_embedding = name.startswith(META_PREFIX) and len(name) > len(META_PREFIX)
-            if name not in BY_SIMILARITY and not is_embedding:
-                raise ConfigError(
-                    f"{rule}.min_similarity: {name!r} cannot be compared so. Use "
-                    f"{', '.join(BY_SIMILARITY)} or {META_PREFIX}<field>; image and video belong "
-                    "in max_distance."
-                )
-            if not 0 < share <= 1:
-                raise ConfigError(
-                    f"{rule}.min_similarity.{name}={share:g} is not above 0 and at most 1."
-                )
-
-
-def want_of(name: str) -> Want:
-    """Return the column that holds what is compared under a name."""
-    is_embedding = name.startswith(META_PREFIX)
-    return VectorOf(name.removeprefix(META_PREFIX)) if is_embedding else PrintOf(name)
+from mmcore.media.near.prints import Prints
 
 
 @dataclass(frozen=True)
@@ -291,90 +178,45 @@ def near_graph(
     graph = NearGraph(corpus.num_rows)
     node_of: dict[str, int] = {}
     for name, limit in limits.by_name.items():
-        column, groups = corpus[want_of(name)], _groups(corpus, limits)
+        column, groups = corpus[want_of(name)], groups_of(corpus, limits)
         class_of = np.full(corpus.num_rows, -1, np.int64)
         first = first_of_equal(_digests(column, groups))
         places = np.flatnonzero(first == np.arange(len(first)))
         number = np.full(len(first), -1, np.int64)
         number[places] = np.arange(len(places))
         class_of[column.rows] = number[first]
-        prints, group_of = _prints(column, places), groups[column.rows[places]]
-        comparison = COMPARISONS.get(name, _VECTORS)
-        compared = comparison.pairs if name in COMPARISONS else near_vectors
-        (left, right), value = compared(prints, limit)
-        together = (group_of[left] == group_of[right]).all(axis=1)
-        left, right, value = left[together], right[together], value[together]
-        hits = list(_known(known(name), prints, group_of, comparison, limit, name)) if known else []
-        for hit in hits:
-            node_of.setdefault(hit[1], corpus.num_rows + len(node_of))
-        graph.links.append(
-            _Links(
-                name,
-                class_of,
-                left,
-                right,
-                _beside(
-                    len(places),
-                    np.concatenate([left, right]),
-                    np.concatenate([right, left]),
-                    np.concatenate([value, value]),
-                ),
-                _beside(
-                    len(places),
-                    np.array([one for one, _, _ in hits], np.int64),
-                    np.array([node_of[label] for _, label, _ in hits], np.int64),
-                    np.array([value for _, _, value in hits], np.float64),
-                ),
-            )
+        prints, group_of = prints_at(column, places), groups[column.rows[places]]
+        left, right, values = _compared(name, prints, group_of, limit)
+        hits: list[tuple[int, str, float]] = []
+        if known is not None:
+            comparison = COMPARISONS.get(name, VECTORS)
+            hits += near_known(known(name), prints, group_of, comparison, limit, name)
+        for _, label, _ in hits:
+            node_of.setdefault(label, corpus.num_rows + len(node_of))
+        both_ways = (
+            np.concatenate([left, right]),
+            np.concatenate([right, left]),
+            np.concatenate([values, values]),
         )
+        to_known = (
+            np.array([one for one, _, _ in hits], np.int64),
+            np.array([node_of[label] for _, label, _ in hits], np.int64),
+            np.array([value for _, _, value in hits], np.float64),
+        )
+        near, of_old = (_beside(len(places), *flat) for flat in (both_ways, to_known))
+        graph.links.append(_Links(name, class_of, left, right, near, of_old))
     graph.labels += node_of
     return graph
 
 
-def remember(
-    corpus: Corpus,
-    limits: Limits,
-    kept: Flags,
-    label: Callable[[int], str],
-    index: Callable[[str], SortedRuns],
-) -> None:
-    """Add the prints of rows that were kept to the index of each modality."""
-    groups = _groups(corpus, limits)
-    for name, limit in limits.by_name.items():
-        column = corpus[want_of(name)]
-        places = np.flatnonzero(kept[column.rows])
-        rows = column.rows[places]
-        prints = _prints(column, places)
-        comparison = COMPARISONS.get(name, _VECTORS)
-        values = _with_groups(prints.pieces(), groups, rows)
-        is_vector = name not in COMPARISONS
-        # embeddings are compared with all of them: one empty table keeps the form
-        tables = (
-            [np.zeros(len(rows), np.uint64)] if is_vector else keys_of(prints, comparison, limit)
-        )
-        index(name).add(
-            (label(row) for row in rows.tolist()),
-            values,
-            prints.store.shape[1] + DIGEST_BYTES,
-            tables,
-            1 if is_vector else num_tables(comparison, limit),
-        )
-
-
-def _order(name: str) -> tuple[int, str]:
-    names = list(COMPARISONS)
-    return (names.index(name) if name in names else len(names), name)
-
-
-def _groups(corpus: Corpus, limits: Limits) -> Bytes:
-    """Return the digest of the group in which each row is compared, [N, 16]."""
-    if not limits.within:
-        return np.broadcast_to(np.zeros(DIGEST_BYTES, np.uint8), (corpus.num_rows, DIGEST_BYTES))
-    return corpus[Identity(limits.within, True)].take()
-
-
-def _prints(column: Column, places: Ints) -> Prints:
-    return Prints(column.store, column.at[places])
+def _compared(
+    name: str, prints: Prints, group_of: Bytes, limit: float
+) -> tuple[Ints, Ints, Floats]:
+    """Return the pairs of classes that are near and of one group, with the values."""
+    compared = COMPARISONS[name].pairs if name in COMPARISONS else near_vectors
+    (left, right), values = compared(prints, limit)
+    together = (group_of[left] == group_of[right]).all(axis=1)
+    return left[together], right[together], values[together]
 
 
 def _digests(column: Column, groups: Bytes) -> Any:
@@ -388,13 +230,6 @@ def _digests(column: Column, groups: Bytes) -> Any:
             found[number] = np.frombuffer(digest, np.uint8)
             number += 1
     return found.view(np.uint64)
-
-
-def _with_groups(pieces: Iterable[Bytes], groups: Bytes, rows: Ints) -> Iterator[Bytes]:
-    start = 0
-    for piece in pieces:
-        yield np.hstack([piece, groups[rows[start : start + len(piece)]]])
-        start += len(piece)
 
 
 def _each_with_each(
@@ -414,73 +249,3 @@ def _beside(num: int, one: Ints, other: Ints, values: Floats) -> _Neighbours:
     order = np.lexsort((other, one))
     starts = np.concatenate([[0], np.cumsum(np.bincount(one, minlength=num))]).astype(np.int64)
     return _Neighbours(starts, other[order], values[order])
-
-
-def _known(
-    index: SortedRuns,
-    prints: Prints,
-    groups: Bytes,
-    comparison: Comparison,
-    limit: float,
-    name: str,
-) -> Iterator[tuple[int, str, float]]:
-    """Yield (class, label, value) for all that are known and near to a class."""
-    tables = num_tables(comparison, limit) if name in COMPARISONS else 1
-    # those of another limit cannot be asked: what is only held on to may have had one
-    runs = [run for run in index.runs if len(run.keys) == tables]
-    if not runs or len(prints) == 0:
-        return
-    if name in COMPARISONS:
-        candidates = _meetings(runs, prints, comparison, limit)
-    else:
-        candidates = [_everyone(run, len(prints)) for run in runs]
-    for run, pieces in zip(runs, candidates, strict=True):
-        for one, rows in pieces:
-            theirs = run.values[rows]
-            near, values = comparison.agree(
-                prints.take(one), np.ascontiguousarray(theirs[:, :-DIGEST_BYTES]), limit
-            )
-            near = near & (groups[one] == theirs[:, -DIGEST_BYTES:]).all(axis=1)
-            near[near] = run.counts(rows[near])
-            found = zip(one[near].tolist(), rows[near].tolist(), values[near].tolist(), strict=True)
-            for number, row, value in found:
-                yield number, run.label(row), value
-
-
-def _meetings(
-    runs: Sequence[Run], prints: Prints, comparison: Comparison, limit: float
-) -> list[Iterator[tuple[Ints, Ints]]]:
-    """Return for each run the (class, row) that could be near, each once, some at a time."""
-    packed: list[list[Ints]] = [[] for _ in runs]
-    words = prints.words(comparison.num_words) if comparison.num_words == 1 else None
-    tables = zip(keys_of(prints, comparison, limit), masks_of(comparison, limit), strict=False)
-    for table, (keys, masks) in enumerate(tables):
-        asking = np.flatnonzero(~meets_nothing(keys))
-        step = max(1, _QUESTIONS_AT_ONCE // len(masks))
-        for start in range(0, len(asking), step):
-            some = asking[start : start + step]
-            questions = (keys[some, None] ^ masks).reshape(-1)
-            for number, run in enumerate(runs):
-                for question, rows in run.meet(table, questions):
-                    one = some[question // len(masks)]
-                    if words is not None:
-                        theirs = hash_words(run.values[rows, :8], 1)[:, 0]
-                        near = np.bitwise_count(words[one, 0] ^ theirs) <= limit
-                        one, rows = one[near], rows[near]
-                    packed[number].append(np.unique(one * run.num_rows + rows))
-    return [
-        _unpacked(np.unique(np.concatenate(many)), run.num_rows) if many else iter(())
-        for many, run in zip(packed, runs, strict=True)
-    ]
-
-
-def _unpacked(packed: Ints, num_rows: int) -> Iterator[tuple[Ints, Ints]]:
-    for start in range(0, len(packed), _PAIRS_AT_ONCE):
-        some = packed[start : start + _PAIRS_AT_ONCE]
-        yield some // num_rows, some % num_rows
-
-
-def _everyone(run: Run, num_classes: int) -> Iterator[tuple[Ints, Ints]]:
-    for start in range(0, num_classes * run.num_rows, _PAIRS_AT_ONCE):
-        stop = min(start + _PAIRS_AT_ONCE, num_classes * run.num_rows)
-        yield from _unpacked(np.arange(start, stop, dtype=np.int64), run.num_rows)

@@ -9,7 +9,9 @@ import numpy as np
 
 from mmcore.core.columns import Corpus, Flags, Floats, Ints, Score, Want
 from mmcore.core.linkage import check_names
-from mmcore.core.nearness import Limits, NearGraph, near_graph, remember
+from mmcore.core.near_index import remember
+from mmcore.core.near_limits import Limits
+from mmcore.core.nearness import NearGraph, near_graph
 from mmcore.core.shelf import Shelf
 from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
 from mmcore.core.stage import CorpusRule, Verdict

@@ -12,7 +12,9 @@ import numpy as np
 from mmcore.core.change import ended
 from mmcore.core.columns import Corpus, Flags, Ints, Key, Values, Want, Word
 from mmcore.core.linkage import check_names
-from mmcore.core.nearness import Limits, near_graph, remember
+from mmcore.core.near_index import remember
+from mmcore.core.near_limits import Limits
+from mmcore.core.nearness import near_graph
 from mmcore.core.shelf import Shelf
 from mmcore.core.sorted_runs import SortedRuns
 from mmcore.core.stage import CorpusRule, Verdict

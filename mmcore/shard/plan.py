@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from mmcore.core.leaks import leaks
-from mmcore.core.nearness import Limits
+from mmcore.core.near_limits import Limits
 from mmcore.core.sorted_runs import SortedRuns
 from mmcore.errors import AccountingError, IntegrityError, StepError
 from mmcore.media.near.prints import without_prints

@@ -10,7 +10,7 @@ from mmcore import storage
 from mmcore.core.change import ended, gone_now
 from mmcore.core.corpus_work import known_shelf
 from mmcore.core.manifest import Counts, FileRecord
-from mmcore.core.nearness import Limits
+from mmcore.core.near_limits import Limits
 from mmcore.core.rows import file_record, load_part, read_kept, write_part
 from mmcore.core.sorted_runs import SortedRuns
 from mmcore.core.step import Inputs, Task, TaskContext, TaskReport

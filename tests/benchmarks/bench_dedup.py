@@ -27,7 +27,9 @@ import xxhash
 from figures import Row, publish, row
 
 from mmcore.core.columns import Column, Corpus
-from mmcore.core.nearness import Limits, near_graph, remember, want_of
+from mmcore.core.near_index import remember
+from mmcore.core.near_limits import Limits, want_of
+from mmcore.core.nearness import near_graph
 from mmcore.core.shelf import Shelf
 from mmcore.core.sorted_runs import SortedRuns
 from mmcore.media.minhash import minhash, shingle_hashes, similarity, text_tokens

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmcore.core.columns import Corpus, Gatherer, Identity, Score, Values, Want, Word
-from mmcore.core.nearness import PrintOf, VectorOf
+from mmcore.core.near_limits import PrintOf, VectorOf
 from mmcore.errors import AccountingError, StepError
 from mmcore.media.near.prints import PRINT_BYTES, with_print
 from mmcore.sample import Part, Sample

@@ -15,7 +15,7 @@ from reference_split import ReferenceSplit
 
 from mmcore.core.corpus_work import known_shelf, knows_one
 from mmcore.core.leaks import leaks
-from mmcore.core.nearness import Limits
+from mmcore.core.near_limits import Limits
 from mmcore.core.rows import Row
 from mmcore.core.sorted_runs import SortedRuns
 from mmcore.dedup.split import GroupSplit
