@@ -299,7 +299,8 @@ class _temporary_beside:  # noqa: N801 - reads as a function
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:
+        except BaseException:
+            # whoever makes the pieces may fail in any way
             Path(self.path).unlink(missing_ok=True)
             raise
         return self
