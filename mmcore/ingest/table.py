@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 
 from mmcore import storage
 from mmcore.core.reader import Gathered
-from mmcore.errors import ConfigError, MissingExtra, SampleError
+from mmcore.errors import ConfigError, SampleError
 from mmcore.ingest.cells import ANY, Cell, caption_texts, plain_values, read_cell, url_of
 from mmcore.ingest.described import as_text, find_field
 from mmcore.ingest.fetchconfig import FetchConfig
@@ -126,13 +126,9 @@ class TableLayout(ContainerLayout):
         return [path for path in paths if not is_hidden(path) and self._is_table(path)]
 
     def gather(self, path: str, *, url: str, store_url: str, num_workers: int) -> Gathered:
-        try:
-            # loaded where something is fetched, and nowhere else
-            from mmcore.ingest.gather import gather_list
-        except ModuleNotFoundError as error:
-            raise MissingExtra(
-                f"fetching URLs needs {error.name}, which is not installed: `pip install httpx`."
-            ) from error
+        # httpx is loaded where something is fetched, and nowhere else
+        from mmcore.ingest.gather import gather_list
+
         assert self.fetch is not None, "lists() named none"
         with storage.open_read(storage.join(url, path)) as stream:
             urls = (one for record in read_records(path, stream) for one in self._urls(record))
