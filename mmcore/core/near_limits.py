@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mmcore.core.columns import DIGEST_BYTES, Bytes, Column, Corpus, Identity, Ints, Want
 from mmcore.core.linkage import META_PREFIX
-from mmcore.errors import ConfigError, StepError
+from mmcore.errors import ConfigError
 from mmcore.media.near.compare import COMPARISONS
 from mmcore.media.near.hamming import MAX_DISTANCE
-from mmcore.media.near.prints import PRINT_BYTES, Prints, print_of
+from mmcore.media.near.prints import PRINT_BYTES, Prints, print_of, vector_of
 from mmcore.sample import Sample
 
 BY_DISTANCE = ("image", "video")
@@ -43,16 +42,8 @@ class VectorOf:
     lies_in_file: bool = True
 
     def of(self, sample: Sample) -> Sequence[bytes]:
-        value: Any = sample.meta.get(self.field)
-        if not value:
-            return []
-        try:
-            return [np.array(value, np.float32).reshape(-1).tobytes()]
-        except (ValueError, TypeError) as error:
-            raise StepError(
-                f"{sample.key}: metadata field {self.field!r} is no vector: {error}. Give every "
-                "sample a list of numbers, or none."
-            ) from error
+        found = vector_of(sample, self.field)
+        return [] if found is None else [found.tobytes()]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mmcore.core.executor import Resources
 from mmcore.core.stage import BatchStage, BatchWorker, Worker, prepared_as, without_prepared
 from mmcore.errors import ConfigError
 from mmcore.media.array import array_bytes, array_of
+from mmcore.media.near.prints import with_vector_print
 from mmcore.models.source import Array, ModelSource, Shown, preparation
 from mmcore.sample import Json, Outcome, Sample
 
@@ -70,7 +71,7 @@ class ModelStage(BatchStage):
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedImage(ModelStage):
-    """Add what a model makes of the picture: `image_embedding.npy`, a unit vector."""
+    """Keep what a model makes of the picture: a unit vector, `image_embedding.npy`."""
 
     reads = ("image",)
     modality: ClassVar[str] = "image"
@@ -80,49 +81,55 @@ class EmbedImage(ModelStage):
     """Of RGB in 0..1, subtracted. None: as the model's preprocessor_config.json says, else 0.5."""
     std: tuple[float, float, float] | None = None
     dtype: Literal["float16", "float32"] = "float16"
+    keep: Literal["part", "print"] = "part"
+    """A part of the sample, for readers of shards; or a print, for near duplicates to go by."""
 
     def build(self) -> Worker:
         return _prepare(self.modality, self.source, Shown(side=self.side))
 
     def build_batch(self) -> BatchWorker:
         embed = self.embedder("image", Shown(side=self.side), mean=self.mean, std=self.std)
-        return _add(self.modality, embed, self.dtype)
+        return _add(self.modality, embed, self.dtype, self.keep)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedText(ModelStage):
-    """Add what a model makes of the text: `text_embedding.npy`, a unit vector."""
+    """Keep what a model makes of the text: a unit vector, `text_embedding.npy`."""
 
     reads = ("text",)
     modality: ClassVar[str] = "text"
     max_tokens: int = 64
     """Longer texts are cut; a model of ours knows its own."""
     dtype: Literal["float16", "float32"] = "float16"
+    keep: Literal["part", "print"] = "part"
+    """A part of the sample, for readers of shards; or a print, for near duplicates to go by."""
 
     def build(self) -> Worker:
         return _prepare(self.modality, self.source, Shown(max_tokens=self.max_tokens))
 
     def build_batch(self) -> BatchWorker:
         embed = self.embedder("text", Shown(max_tokens=self.max_tokens))
-        return _add(self.modality, embed, self.dtype)
+        return _add(self.modality, embed, self.dtype, self.keep)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedAudio(ModelStage):
-    """Add what a model makes of the sound: `audio_embedding.npy`, a unit vector."""
+    """Keep what a model makes of the sound: a unit vector, `audio_embedding.npy`."""
 
     reads = ("audio",)
     modality: ClassVar[str] = "audio"
     max_seconds: float = 10.0
     """Longer sounds are cut, shorter ones padded with silence; a model of ours knows its own."""
     dtype: Literal["float16", "float32"] = "float16"
+    keep: Literal["part", "print"] = "part"
+    """A part of the sample, for readers of shards; or a print, for near duplicates to go by."""
 
     def build(self) -> Worker:
         return _prepare(self.modality, self.source, Shown(max_seconds=self.max_seconds))
 
     def build_batch(self) -> BatchWorker:
         embed = self.embedder("audio", Shown(max_seconds=self.max_seconds))
-        return _add(self.modality, embed, self.dtype)
+        return _add(self.modality, embed, self.dtype, self.keep)
 
 
 def _prepare(modality: str, source: ModelSource, shown: Shown) -> Worker:
@@ -136,18 +143,20 @@ def _prepare(modality: str, source: ModelSource, shown: Shown) -> Worker:
     return prepare
 
 
-def _add(modality: str, embed: Any, dtype: str) -> BatchWorker:
+def _add(modality: str, embed: Any, dtype: str, keep: str) -> BatchWorker:
     at = prepared_as(f"{modality}.npy")
+    name = f"{modality}_embedding"
+
+    def added(sample: Sample, vector: Array) -> Sample:
+        if keep == "print":
+            return with_vector_print(sample, name, vector)
+        return sample.with_part(f"{name}.npy", array_bytes(vector))
 
     def add(samples: Sequence[Sample]) -> Sequence[Outcome]:
         arrays: list[Array] = [array_of(one.data(at)) for one in samples if at in one.parts]
         vectors = iter(embed(arrays).astype(dtype) if arrays else np.zeros((0, 0)))
         return [
-            without_prepared(sample).with_part(
-                f"{modality}_embedding.npy", array_bytes(next(vectors))
-            )
-            if at in sample.parts
-            else sample
+            added(without_prepared(sample), next(vectors)) if at in sample.parts else sample
             for sample in samples
         ]
 

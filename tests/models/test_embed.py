@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from corpus_rule import decided
 from pairs import SAMPLES, TEXTS, asked, vectors
 from toy import hashes, toy_graph
 
@@ -16,14 +17,16 @@ from mmcore.core.executor import Resources
 from mmcore.core.map_work import MapWork
 from mmcore.core.rows import load_part, read_kept
 from mmcore.core.runner import Run
+from mmcore.dedup.near import NearDuplicates
 from mmcore.errors import ConfigError, SampleError
 from mmcore.executors.local import LocalExecutor
 from mmcore.media.array import array_of
+from mmcore.media.near.prints import vector_of, without_prints
 from mmcore.models.embed import EmbedAudio, EmbedImage, EmbedText, ModelStage
-from mmcore.sample import Part, Sample
+from mmcore.sample import Dropped, Part, Sample
 
 Hub = dict[str, str]
-
+FIELD = "print_image_embedding"
 
 STAGES = {
     "picture by a CLIP": (lambda hub: EmbedImage(model=hub["clip"], side=32), 8),
@@ -63,6 +66,19 @@ def test_the_input_stays_and_what_was_prepared_goes(hub: Hub) -> None:
     assert isinstance(found, Sample)
     assert list(found.parts) == ["png", "wav", "txt", "image_embedding.npy"]
     assert found.parts["png"] == SAMPLES[0].parts["png"]
+
+
+def test_an_embedding_that_is_kept_as_a_print_tells_near_duplicates(hub: Hub) -> None:
+    stage = EmbedImage(model=hub["clip"], side=32, keep="print")
+    found = asked(stage, [SAMPLES[0], SAMPLES[1], replace(SAMPLES[0], key="z")])
+    samples = [one for one in found if isinstance(one, Sample)]
+    assert [one.parts for one in samples[:2]] == [one.parts for one in SAMPLES[:2]]
+    assert [without_prints(one.meta) for one in samples[:2]] == [one.meta for one in SAMPLES[:2]]
+    kept = vectors(replace(stage, keep="part"), SAMPLES[:1])[0]
+    assert (vector_of(samples[0], FIELD) == kept).all()
+    rule = NearDuplicates(max_distance={}, min_similarity={f"meta:{FIELD}": 0.99999})
+    gone = [one for one in decided(rule, samples) if isinstance(one, Dropped)]
+    assert [(one.sample.key, one.twin) for one in gone] == [("z", "s0")]
 
 
 def test_a_sample_without_the_modality_is_left_alone_among_others(hub: Hub) -> None:

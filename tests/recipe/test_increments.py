@@ -13,8 +13,10 @@ from mmcore.core.rows import read_rows
 from mmcore.core.runner import Run, StepResult
 from mmcore.core.step import Artifact
 from mmcore.core.tombstones import read_tombstones
+from mmcore.encode.tokenizer import TOKENIZER_NAME, given_tokenizer
 from mmcore.errors import StepError
 from mmcore.executors.local import LocalExecutor
+from mmcore.media.array import array_of
 from mmcore.recipe.build import load_recipe
 from mmcore.shard.reader import find_sample, read_part, read_samples
 
@@ -90,6 +92,26 @@ def test_the_grown_version_holds_every_sample_once_and_says_which_increment_adde
 def test_a_tokenizer_stays_that_of_the_first_increment(grown: Grown) -> None:
     assert grown.second["tokenizer"].was_cached
     assert grown.second["tokenizer"].artifact.url == grown.first["tokenizer"].artifact.url
+
+
+def test_token_ids_of_an_increment_are_those_of_the_first_tokenizer(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
+    recipe.write_text(recipe.read_text().replace("encode_text:", "encode_text:\n  token_ids:"))
+    first = run(recipe, tmp_path / "root")
+    add_samples(corpus)
+    second = run(recipe, tmp_path / "root")
+    assert second["encode"].artifact.manifest.counts.found == NUM_NEW
+    assert second["tokenizer"].artifact.url == first["tokenizer"].artifact.url
+    tokenizer, dataset = second["tokenizer"].artifact, find_dataset(str(tmp_path / "root"), "tiny")
+    _, encode = given_tokenizer(f"{tokenizer.url}/{TOKENIZER_NAME}")
+    for sample in read_samples(dataset.artifact.url):
+        text = read_part(dataset.artifact.url, sample, "txt").decode()
+        ids = array_of(read_part(dataset.artifact.url, sample, "ids.npy"))
+        assert ids.tolist() == encode.encode(text).ids
+    story: Any = explain(str(tmp_path / "root"), dataset, "red__200")
+    assert story["status"] == "kept"
+    assert all(result.was_cached for result in run(recipe, tmp_path / "root").values())
 
 
 def test_a_run_after_an_increment_does_nothing_and_says_so(grown: Grown) -> None:

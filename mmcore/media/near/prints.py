@@ -88,6 +88,31 @@ def with_print(sample: Sample, modality: str, data: bytes | None) -> Sample:
     return sample.with_meta(**{PRINT_PREFIX + modality: base64.b64encode(data).decode()})
 
 
+def with_vector_print(sample: Sample, name: str, vector: Any) -> Sample:
+    """Return the sample with an embedding among its prints, in float16."""
+    data = np.asarray(vector, "<f2").tobytes()
+    return sample.with_meta(**{PRINT_PREFIX + name: base64.b64encode(data).decode()})
+
+
+def vector_of(sample: Sample, field: str) -> Any:
+    """Return the embedding in a metadata field, float32, or None: a print, or a list of numbers.
+
+    StepError for what is neither.
+    """
+    value: Any = sample.meta.get(field)
+    if not value:
+        return None
+    try:
+        if field.startswith(PRINT_PREFIX) and isinstance(value, str):
+            return np.frombuffer(base64.b64decode(value, validate=True), "<f2").astype(np.float32)
+        return np.array(value, np.float32).reshape(-1)
+    except (ValueError, TypeError) as error:
+        raise StepError(
+            f"{sample.key}: metadata field {field!r} is no vector: {error}. Give every sample a "
+            "list of numbers, or none."
+        ) from error
+
+
 def without_prints(meta: Mapping[str, Json]) -> dict[str, Json]:
     """Return metadata for people and readers of shards, who have no use for prints."""
     return {name: value for name, value in meta.items() if not name.startswith(PRINT_PREFIX)}
