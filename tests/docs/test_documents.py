@@ -25,9 +25,8 @@ def small(tmp_path: Path) -> Path:
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "docs").mkdir()
-    for name in ("check.py", "recipes.md", "operate.md"):
+    for name in ("check.py", "recipes.md", "cleaning.md", "growing.md", "operate.md"):
         shutil.copy(ROOT / "docs" / name, tmp_path / "docs" / name)
-    (tmp_path / "docs" / "cleaning.md").write_text("# Cleaning\n")
     contributing = "# CONTRIBUTING\n\n## A new filter is two files\n"
     (tmp_path / "CONTRIBUTING.md").write_text(contributing)
     return tmp_path
