@@ -93,6 +93,12 @@ class _Builder:
 
     def _data_steps(self) -> list[Step | None]:
         recipe = self.recipe
+        if recipe.source.path.startswith("memory://"):
+            message = (
+                "what is in the memory of this process is not there for the others, in which "
+                "samples are read and decoded. Give a folder or a bucket."
+            )
+            self.problems.append(Problem(("source", "path"), message))
         layout = self._named(recipe.source.layout, ("source", "layout"), Layout, default="folder")
         split = self._rule(recipe.split, ("split",), default="group_split", seed=recipe.seed)
         if recipe.source.captions == "each" and split is not None:

@@ -147,12 +147,12 @@ def test_what_arrives_at_last_is_an_increment_and_the_rest_is_not_asked_for(
     assert server.take() == []
 
 
-@pytest.fixture(params=["s3", "memory", "file"])
+@pytest.fixture(params=["s3", "file"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "s3":
         bucket: str = request.getfixturevalue("bucket")
         return bucket
-    return f"memory://{tmp_path.name}" if request.param == "memory" else f"file://{tmp_path}/files"
+    return f"file://{tmp_path}/files"
 
 
 def test_every_kind_of_storage_is_a_source_and_is_read_once(
@@ -211,6 +211,11 @@ def test_a_mistake_in_a_layout_is_refused_with_what_was_meant(
     with pytest.raises(ConfigError) as caught:
         load_recipe(str(recipe))
     assert said in str(caught.value)
+
+
+def test_a_source_in_the_memory_of_one_process_is_refused(run: Load) -> None:
+    with pytest.raises(ConfigError, match=r"source\.path: .* in the memory of this process"):
+        run("memory://corpus", "{use: folder}")
 
 
 def test_the_schema_knows_every_layout() -> None:
