@@ -12,12 +12,22 @@ from typing import Any
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-MODALITIES: Mapping[str, frozenset[str]] = {
-    "image": frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "svg"}),
-    "text": frozenset({"txt"}),
-    "audio": frozenset({"wav", "flac", "ogg", "mp3", "opus", "m4a"}),
-    "video": frozenset({"mp4", "mov", "avi", "mkv", "webm"}),
+_EXTENSIONS = {
+    "image": "jpg jpeg png webp gif bmp tif tiff ppm svg "
+    "apng avif blp bw cur dcx dds dib eps exif fit fits fli flc ftex gbr heic heif icns ico im "
+    "j2c j2k jfif jp2 jpc jpe jpf jpx mic mpo msp palm pbm pcd pcx pfm pgm pnm psd pxr qoi ras rgb "
+    "rgba sgi tga xbm xpm",
+    "text": "txt",
+    "audio": "wav flac ogg mp3 opus m4a "
+    "aac ac3 aif aifc aiff amr ape au caf dff dsf eac3 m4b mka mp2 mpc oga ofr ofs rf64 snd spx "
+    "tak tta voc w64 wma wv",
+    "video": "mp4 mov avi mkv webm 3g2 3gp flv m2ts m4v mpeg mpg mts mxf ogv vob wmv",
 }
+MODALITIES: Mapping[str, frozenset[str]] = {
+    name: frozenset(extensions.split()) for name, extensions in _EXTENSIONS.items()
+}
+"""What a file means to be, by its name. Whether it can be read is for a decoder to say: a file that
+no decoder of ours knows is a sample with that reason, and not one that nobody has seen."""
 
 
 def modality_of(extension: str) -> str | None:
@@ -67,7 +77,7 @@ class Sample:
     """What stages measured, kept so that thresholds can move without measuring again."""
     scratch: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
     """What the stages of one step share, by (extension, what), for example a decoded picture.
-    Never stored."""
+    Never stored. What is under no extension is JSON, and reaches stages in other processes too."""
 
     def extension(self, modality: str) -> str | None:
         """Return the extension of the first part (in sorted order) of a modality, or None."""

@@ -5,19 +5,28 @@ Writes are atomic everywhere: a temporary name, fsync and rename on a disk; one 
 """
 
 import errno
+import io
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mmcore.errors import StorageError
 
 TEMPORARY_PREFIX = ".tmp-"
+_BUFFER_BYTES = 1 << 20
+_REMOTE_BLOCK_BYTES = 8 << 20
+_VERSION_FIELDS = (
+    "ETag", "etag", "md5Hash", "generation", "mtime",
+    "LastModified", "last_modified", "updated", "created",
+)  # fmt: skip
+"""What says of a remote file that it has changed, the surest first; stores differ in what they
+tell."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,6 +80,57 @@ def read_if_exists(url: str, *, offset: int = 0, num_bytes: int | None = None) -
         raise _storage_error("read", url, error) from error
 
 
+def open_read(url: str) -> BinaryIO:
+    """Open a file for reading in pieces, seekable; StorageError from here and from every read."""
+    try:
+        if is_local(url):
+            file = open(url, "rb", buffering=0)  # noqa: SIM115 - closed by the wrapper
+        else:
+            remote = {"block_size": _REMOTE_BLOCK_BYTES, "cache_type": "readahead"}
+            file = _filesystem(url).open(url, "rb", **remote)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StorageError(
+            f"{url} does not exist. Was it moved or deleted after it was found?"
+        ) from None
+    except OSError as error:
+        raise _storage_error("read", url, error) from error
+    return io.BufferedReader(_Reading(url, file), _BUFFER_BYTES)
+
+
+class _Reading(io.RawIOBase):
+    """A file whose faults are told from faults of what is in it: a bad disk is no bad sample."""
+
+    def __init__(self, url: str, file: Any) -> None:
+        self._url = url
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return int(self._file.readinto(buffer) or 0)
+        except OSError as error:
+            raise _storage_error("read", self._url, error) from error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return int(self._file.seek(offset, whence))
+        except OSError as error:
+            raise _storage_error("read", self._url, error) from error
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
 def exists(url: str) -> bool:
     """Return whether a file is there."""
     if is_local(url):
@@ -98,7 +158,19 @@ def write(url: str, data: bytes) -> None:
         if not is_local(url):
             _filesystem(url).pipe_file(url, data)
             return
-        with _temporary_beside(url, data) as temporary:
+        with _temporary_beside(url, [data]) as temporary:
+            os.replace(temporary.path, url)
+    except OSError as error:
+        raise _storage_error("write", url, error) from error
+
+
+def write_pieces(url: str, pieces: Iterable[bytes]) -> None:
+    """Write a file of any size a piece at a time, seen whole or not at all, as `write` does."""
+    try:
+        if not is_local(url):
+            _write_remote(url, pieces)
+            return
+        with _temporary_beside(url, pieces) as temporary:
             os.replace(temporary.path, url)
     except OSError as error:
         raise _storage_error("write", url, error) from error
@@ -113,7 +185,7 @@ def create(url: str, data: bytes) -> bool:
     try:
         if not is_local(url):
             return _create_remote(url, data)
-        with _temporary_beside(url, data) as temporary:
+        with _temporary_beside(url, [data]) as temporary:
             try:
                 os.link(temporary.path, url)
             except FileExistsError:
@@ -214,19 +286,21 @@ def is_abandoned(path: str) -> bool:
 class _temporary_beside:  # noqa: N801 - reads as a function
     """A fully written and synced temporary file in the directory of `url`, gone on leaving."""
 
-    def __init__(self, url: str, data: bytes) -> None:
+    def __init__(self, url: str, pieces: Iterable[bytes]) -> None:
         self.directory = os.path.dirname(url) or "."
         self.path = os.path.join(self.directory, temporary_name())
-        self.data = data
+        self.pieces = pieces
 
     def __enter__(self) -> "_temporary_beside":
         os.makedirs(self.directory, exist_ok=True)
         try:
             with open(self.path, "xb") as file:
-                file.write(self.data)
+                for piece in self.pieces:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:
+        except BaseException:
+            # whoever makes the pieces may fail in any way
             Path(self.path).unlink(missing_ok=True)
             raise
         return self
@@ -238,6 +312,19 @@ class _temporary_beside:  # noqa: N801 - reads as a function
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _write_remote(url: str, pieces: Iterable[bytes]) -> None:
+    file = _filesystem(url).open(url, "wb")
+    try:
+        for piece in pieces:
+            file.write(piece)
+    except BaseException:
+        file.discard()
+        # or what has come so far would be committed when the object goes
+        file.closed = True
+        raise
+    file.close()
 
 
 def _create_remote(url: str, data: bytes) -> bool:
@@ -280,8 +367,12 @@ def _walk_remote(url: str) -> Iterator[FileInfo]:
     filesystem.invalidate_cache()
     for name, info in filesystem.find(prefix, detail=True).items():
         if info["type"] == "file" and not name.endswith("/"):
-            version = str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or "")
-            yield FileInfo(name.removeprefix(prefix), int(info["size"]), version.strip('"'))
+            yield FileInfo(name.removeprefix(prefix), int(info["size"]), _version(info))
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    found = next((info[name] for name in _VERSION_FIELDS if info.get(name)), "")
+    return str(found).strip('"')
 
 
 @lru_cache(maxsize=16)

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +30,21 @@ def test_what_was_written_is_read_back_whole_and_in_slices(place: str) -> None:
     assert storage.read(url, offset=3, num_bytes=0) == b""
     assert storage.exists(url)
     assert storage.modified_at(url) > 1.7e9
+
+
+def test_pieces_become_one_file_and_nothing_is_left_where_they_fail(place: str) -> None:
+    pieces = [b"x" * 3_000_000, b"y" * 3_000_000]
+    url = storage.join(place, "pieces.bin")
+    storage.write_pieces(url, iter(pieces))
+    assert storage.read(url) == b"".join(pieces)
+
+    def failing() -> Iterator[bytes]:
+        yield from pieces * 3
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        storage.write_pieces(storage.join(place, "half.bin"), failing())
+    assert [file.path for file in storage.list_files(place)] == ["pieces.bin"]
 
 
 def test_a_file_that_is_not_there_is_none_or_an_error_that_names_it(place: str) -> None:
@@ -102,3 +118,44 @@ def test_the_temporary_file_of_a_dead_process_is_abandoned_and_of_a_living_one_i
     assert storage.is_abandoned(f"train/{dead.stdout.decode().strip()}")
     assert not storage.is_abandoned(f"train/{storage.temporary_name()}")
     assert not storage.is_abandoned("train/train-000000.tar")
+
+
+def test_a_file_is_read_in_pieces_and_from_anywhere(place: str) -> None:
+    url = storage.join(place, "long")
+    storage.write(url, bytes(range(256)) * 64)
+    with storage.open_read(url) as file:
+        assert file.read(3) == b"\0\1\2"
+        file.seek(-2, os.SEEK_END)
+        assert file.read() == b"\xfe\xff"
+        assert file.tell() == 256 * 64
+
+
+def test_opening_what_is_not_there_is_an_error_of_storage(place: str) -> None:
+    with pytest.raises(StorageError, match="nothing does not exist"):
+        storage.open_read(storage.join(place, "nothing"))
+
+
+def test_a_disk_that_fails_while_a_file_is_read_is_an_error_of_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with storage.open_read(str(tmp_path / "file")) as file:
+        raw = file.raw  # type: ignore[attr-defined]
+
+        def broken(_: object) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+        kept = {"readinto": lambda _, buffer: broken(buffer), "close": lambda _: None}
+        monkeypatch.setattr(raw, "_file", type("Broken", (), kept)())
+        with pytest.raises(StorageError, match="cannot read"):
+            file.read(1)
+
+
+def test_of_other_stores_too_a_changed_file_has_another_version(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}/file"
+    versions = set()
+    for content in (b"one", b"two"):
+        storage.write(url, content)
+        versions |= {file.version for file in storage.list_files(f"memory://{tmp_path.name}")}
+    assert len(versions) == 2
+    assert "" not in versions

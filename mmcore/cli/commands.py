@@ -28,7 +28,11 @@ class Command(NamedTuple):
 COMMANDS = {
     "run": Command("mmcore.cli.run", "Run a recipe: only what is not done yet"),
     "plan": Command("mmcore.cli.plan", "Show what a run would do, why, and what it would cost"),
+    "whatif": Command("mmcore.cli.whatif", "Say what other limits would keep; decode nothing"),
     "explain": Command("mmcore.cli.explain", "Tell the whole story of one sample"),
+    "diff": Command("mmcore.cli.diff", "Compare two dataset versions: samples, splits, scores"),
+    "forget": Command("mmcore.cli.forget", "Forget samples: no reader gives them out any more"),
+    "compact": Command("mmcore.cli.compact", "Rewrite a dataset without what is gone from it"),
     "datasets": Command("mmcore.cli.datasets", "List the versions of datasets"),
     "models": Command("mmcore.cli.models", "List the versions of models"),
     "verify": Command("mmcore.cli.verify", "Check every byte against the manifests"),

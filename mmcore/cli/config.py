@@ -10,7 +10,7 @@ import typer
 from mmcore.cli.dispatch import new_app
 from mmcore.cli.options import AsJson, Overrides, Recipe, print_json
 from mmcore.config import Origin, Path_
-from mmcore.recipe.build import load_recipe
+from mmcore.recipe.build import has_several_rules, load_recipe
 from mmcore.recipe.jsonschema import INTERNAL_FIELDS, recipe_schema
 
 app = new_app()
@@ -63,9 +63,12 @@ def _resolved(recipe: dict[str, Any], steps: Any) -> dict[str, Any]:
     recipe["source"]["layout"] = _over(
         _fields_of(works["ingest"].layout), recipe["source"]["layout"]
     )
-    for section in ("dedup", "split"):
-        if section in works:
-            recipe[section] = _over(_fields_of(works[section].rule), recipe[section])
+    if "dedup" in works and has_several_rules(recipe["dedup"]):
+        for name, rule in zip(recipe["dedup"], works["dedup"].rules, strict=True):
+            recipe["dedup"][name] = _over(_fields_of(rule), recipe["dedup"][name])
+    elif "dedup" in works:
+        recipe["dedup"] = _over(_fields_of(works["dedup"].rules[0]), recipe["dedup"])
+    recipe["split"] = _over(_fields_of(works["split"].rules[0]), recipe["split"])
     for section in ("tokenizer", "shard", "evaluate", "register"):
         if section in works:
             fields = _fields_of(works[section])

@@ -12,6 +12,7 @@ from mmcore.core.lineage import find_dataset
 from mmcore.recipe.execute import absolute_root
 
 app = new_app()
+_MAX_NAMED = 10
 
 
 @app.command()
@@ -44,22 +45,26 @@ def explain(
 
 def _lines(story: dict[str, Any]) -> list[str]:
     lines = [f"{story['key']}: {story['status']}"]
+    if story["forgotten"]:
+        wish = story["forgotten"]
+        lines.append(f"  why      {wish['why']}  (asked for by {wish['by']}, {wish['at']})")
     decided = story["decided_by"]
     if decided:
         twin = f"; outlived by {decided['twin']}" if decided["twin"] else ""
         why = f"{decided['reason']}{': ' + decided['detail'] if decided['detail'] else ''}"
         lines.append(f"  why      {why}{twin}  (rule {decided['rule']}, step {decided['step']})")
-    source = story["source"]
-    lines.append(
-        f"  from     {source['original_key']}, licence {source['licence']}, {source['source']}"
-    )
-    for extension, ref in source["parts"].items():
-        lines.append(
-            f"           {extension}: {ref['base']}:{ref['path']}  sha256 {ref['sha256'][:16]}"
-        )
+    if story["source"]:
+        lines += _source_lines(story["source"])
     if story["scores"]:
         scores = ", ".join(f"{name} {value:.4g}" for name, value in sorted(story["scores"].items()))
         lines.append(f"  scores   {scores}")
+    if story["outlived"]:
+        lines.append(f"  outlived {_some(story['outlived'])}")
+    if story["increment"] and story["increment"]["of"] > 1:
+        one = story["increment"]
+        lines.append(f"  came     with increment {one['number']} of {one['of']}, {one['dataset']}")
+    for one in story["earlier"]:
+        lines.append(f"  before   {one['status']} in {one['dataset']}, as it was then")
     shard = story["shard"]
     if shard:
         lines.append(f"  split    {shard['split']}")
@@ -69,6 +74,9 @@ def _lines(story: dict[str, Any]) -> list[str]:
             f"{part['num_bytes']} bytes, sha256 {part['sha256'][:16]}"
             for part in shard["parts"]
         ]
+    for one in story["tombstones"]:
+        place = f"{one['dataset']} {one['shard']}, sample {one['index']}"
+        lines.append(f"  dead     {place}: {one['reason']}")
     for model in story["models"]:
         names = (
             ", ".join(model["versions"]) or f"train {model['train_fingerprint'][:16]}, unregistered"
@@ -76,3 +84,17 @@ def _lines(story: dict[str, Any]) -> list[str]:
         times = f", {model['times_read']} times" if model["times_read"] else ""
         lines.append(f"  model    {names}: {model['role']}{times}")
     return lines
+
+
+def _source_lines(source: dict[str, Any]) -> list[str]:
+    head = f"{source['original_key']}, licence {source['licence']}, {source['source']}"
+    parts = [
+        f"           {extension}: {ref['base']}:{ref['path']}  sha256 {ref['sha256'][:16]}"
+        for extension, ref in source["parts"].items()
+    ]
+    return [f"  from     {head}", *parts]
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - _MAX_NAMED} more" if len(keys) > _MAX_NAMED else ""
+    return ", ".join(keys[:_MAX_NAMED]) + more

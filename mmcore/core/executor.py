@@ -1,6 +1,7 @@
 """The seam between what is done and where: one protocol, two implementations in `executors`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from mmcore.core.cancel import StopSwitch
@@ -8,6 +9,17 @@ from mmcore.sample import Json
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one task occupies while it is done."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+
+ONE_CPU = Resources()
 
 
 class Executor(Protocol):
@@ -29,7 +41,11 @@ class Executor(Protocol):
         ...
 
     def map(
-        self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
+        self,
+        function: Callable[[ItemT], ResultT],
+        items: Iterable[ItemT],
+        *,
+        resources: Resources = ONE_CPU,
     ) -> Iterator[tuple[int, ResultT]]:
         """Yield (index, result) as results arrive, with a bounded number under way.
 

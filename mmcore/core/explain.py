@@ -1,7 +1,7 @@
 """The whole story of one sample: where it is from, what was measured, who decided, who learned."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,27 +10,32 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmcore import storage
+from mmcore.core.change import INGEST_STEP, read_gone
+from mmcore.core.exposure import ROLES, Holding, holdings, seen_by
+from mmcore.core.forgotten import Wish, load_forgotten
 from mmcore.core.lineage import (
     SHARD_STEP,
-    STEPS,
+    SHARD_TABLE,
     DatasetVersion,
-    committed_artifacts,
-    dataset_versions,
+    increment_versions,
     increments,
-    made_from,
 )
 from mmcore.core.rows import Row, decode_row, rows_files
 from mmcore.core.step import Artifact
 from mmcore.errors import ConfigError
+from mmcore.media.near.prints import without_prints
 from mmcore.sample import Json
 
-INGEST_STEP = "ingest"
-SHARD_TABLE = "manifest.parquet"
-_ROLES = {"train": "learned from it", "val": "was tuned on it", "test": "was judged on it"}
+__all__ = ["INGEST_STEP", "SHARD_TABLE", "explain", "find_keys"]
 
 
 def find_keys(root: str, dataset: DatasetVersion, name: str) -> list[str]:
     """Return the keys of the samples that a name means: a key, or the original name of several."""
+    flat = name.strip("/").casefold().replace("/", "__")
+    keys = load_forgotten(root, dataset.name).keys
+    forgotten = keys & {name, flat} or {key for key in keys if key.startswith(f"{flat}__")}
+    if forgotten:
+        return sorted(forgotten)
     made = increments(root, dataset)
     if not made:
         raise ConfigError(f"{dataset}: an artifact that it was made from is gone from {root}.")
@@ -39,7 +44,7 @@ def find_keys(root: str, dataset: DatasetVersion, name: str) -> list[str]:
     keys = pa.concat_tables(tables)
     exact = keys.filter(pc.equal(keys["key"], name))["key"].to_pylist()
     if exact:
-        return list(exact)
+        return list(dict.fromkeys(exact))
     rows = keys.to_pylist()
     originals = [str(json.loads(row["meta"]).get("original_key", "")) for row in rows]
     wanted = name.strip("/")
@@ -47,8 +52,7 @@ def find_keys(root: str, dataset: DatasetVersion, name: str) -> list[str]:
         paired = zip(rows, originals, strict=True)
         found = [row["key"] for row, original in paired if fold(original) == fold(wanted)]
         if found:
-            return sorted(found)
-    flat = wanted.casefold().replace("/", "__")
+            return sorted(set(found))
     near = sorted(row["key"] for row in rows if flat in row["key"])[:5]
     hint = f" Near: {', '.join(near)}." if near else ""
     raise ConfigError(
@@ -57,41 +61,100 @@ def find_keys(root: str, dataset: DatasetVersion, name: str) -> list[str]:
 
 
 def explain(root: str, dataset: DatasetVersion, key: str) -> dict[str, Json]:
-    """Return what is known of a sample, as JSON; the keys are stable."""
-    chain = next(
-        chain for chain in increments(root, dataset) if _find(chain[INGEST_STEP], key) is not None
-    )
-    rows = {step: row for step, artifact in chain.items() if (row := _find(artifact, key))}
-    decided = next((step for step, row in rows.items() if row.status != "kept"), None)
-    last = list(rows.values())[-1]
-    first = rows[INGEST_STEP]
+    """Return what is known of a sample, as JSON; the keys are stable.
+
+    Of a sample that is to be forgotten nothing is told but who asked for it, where it lay and who
+    has seen it.
+    """
+    wish = load_forgotten(root, dataset.name).wish_for(key)
+    held = holdings(root, dataset.name, [key])
     story: dict[str, Json] = {
         "key": key,
         "dataset": str(dataset),
-        "status": last.status,
+        "status": "forgotten",
         "decided_by": None,
-        "source": _source(first),
-        "meta": dict(last.sample.meta),
+        "source": None,
+        "meta": {},
+        "scores": {},
+        "steps": [],
+        "increment": None,
+        "earlier": [],
+        "outlived": [],
+        "shard": None,
+        "tombstones": [
+            {"dataset": str(one.version), **asdict(place)}
+            for one in held
+            for place in one.places
+            if place.reason
+        ],
+        "forgotten": None if wish is None else _wish(wish),
+        "models": _models(root, dataset.name, key, held) or _models_told(wish, key),
+    }
+    if wish is None:
+        story |= _fate(root, dataset, key)
+    return story
+
+
+def _fate(root: str, dataset: DatasetVersion, key: str) -> dict[str, Json]:
+    """Return what the steps said of a sample, and where it lies."""
+    chains = increments(root, dataset)
+    versions = increment_versions(dataset)
+    took_it = [i for i, chain in enumerate(chains) if _find(chain[INGEST_STEP], key) is not None]
+    told = [_rows_of(chains[i], key) for i in took_it]
+    rows, chain = told[-1], chains[took_it[-1]]
+    last = list(rows.values())[-1]
+    over: dict[str, str] = {}
+    for later in chains[took_it[-1] + 1 :]:
+        over |= read_gone(later[INGEST_STEP].url)
+    decided = next((step for step, row in rows.items() if row.status != "kept"), None)
+    outlived: list[Json] = [*sorted(_outlived(chains, key))]
+    earlier: list[Json] = [
+        {"dataset": f"{dataset.name}/{versions[i]}", "status": list(each.values())[-1].status}
+        for i, each in zip(took_it[:-1], told[:-1], strict=True)
+    ]
+    return {
+        "status": over.get(key, last.status),
+        "decided_by": None if decided is None else _decision(decided, rows[decided]),
+        "source": _source(rows[INGEST_STEP]),
+        "meta": without_prints(last.sample.meta),
         "scores": dict(last.sample.scores),
         "steps": [{"step": step, "status": row.status} for step, row in rows.items()],
-        "shard": None,
-        "models": [],
+        "increment": {
+            "dataset": f"{dataset.name}/{chain[SHARD_STEP].manifest.fingerprint[:16]}",
+            "number": took_it[-1] + 1,
+            "of": len(chains),
+        },
+        "earlier": earlier,
+        "outlived": outlived,
+        "shard": _stored(dataset.artifact, key),
     }
-    if decided:
-        row = rows[decided]
-        story["decided_by"] = {
-            "step": decided,
-            "rule": row.rule,
-            "reason": row.reason,
-            "detail": row.detail,
-            "twin": row.twin,
-        }
-    stored = _stored(dataset.artifact, key)
-    if stored is not None:
-        story["shard"] = stored
-        added_by = chain[SHARD_STEP].manifest.fingerprint
-        story["models"] = list(_models(root, dataset.name, added_by, str(stored["split"])))
-    return story
+
+
+def _rows_of(chain: Mapping[str, Artifact], key: str) -> dict[str, Row]:
+    return {step: row for step, artifact in chain.items() if (row := _find(artifact, key))}
+
+
+def _decision(step: str, row: Row) -> dict[str, Json]:
+    told: dict[str, Json] = {
+        name: getattr(row, name) for name in ("rule", "reason", "detail", "twin")
+    }
+    return {"step": step, **told}
+
+
+def _outlived(chains: Sequence[Mapping[str, Artifact]], key: str) -> set[str]:
+    """Return the keys of the samples that were dropped because this one is there."""
+    found: set[str] = set()
+    for chain in chains:
+        found -= read_gone(chain[INGEST_STEP].url).keys()
+        for artifact in chain.values():
+            for path in _paths(artifact):
+                rows = _read(artifact, path, ["key", "twin"])
+                found.update(rows.filter(pc.equal(rows["twin"], key))["key"].to_pylist())
+    return found
+
+
+def _wish(wish: Wish) -> dict[str, Json]:
+    return {"wish": wish.wish_id, "at": wish.at, "by": wish.by, "why": wish.why}
 
 
 def _source(row: Row) -> dict[str, Json]:
@@ -114,37 +177,28 @@ def _stored(dataset: Artifact, key: str) -> dict[str, Json] | None:
     return {**row, "url": storage.join(dataset.url, str(row["shard"]))}
 
 
-def _models(root: str, name: str, added_by: str, split: str) -> Iterator[Json]:
-    """Yield the models made from a version that holds an increment, and what it was to them."""
-    holding = {
-        version.artifact.manifest.fingerprint
-        for version in dataset_versions(root, name)
-        for increment in increments(root, version)
-        if increment[SHARD_STEP].manifest.fingerprint == added_by
+def _models(root: str, name: str, key: str, held: Sequence[Holding]) -> list[Json]:
+    """Return the models that had a sample before them, and what it was to them."""
+    return [_model(training, key) for training in seen_by(root, name, held)]
+
+
+def _models_told(wish: Wish | None, key: str) -> list[Json]:
+    """Return the same as the ledger says it, for when the versions are gone."""
+    trainings = wish.models if wish is not None else ()
+    has_it = [one for one in trainings if any(key in keys for keys in one["roles"].values())]
+    return [_model(training, key) for training in has_it]
+
+
+def _model(training: Mapping[str, Any], key: str) -> Json:
+    role = next(role for role, keys in training["roles"].items() if key in keys)
+    has_learned = role == ROLES["train"]
+    return {
+        "train_fingerprint": training["train_fingerprint"],
+        "versions": list(training["versions"]),
+        "dataset": training["dataset"],
+        "role": role,
+        "times_read": training["epochs"] if has_learned else None,
     }
-    for train in committed_artifacts(storage.join(root, STEPS, name, "train")):
-        if _get(train.manifest.identity, "inputs", SHARD_STEP) not in holding:
-            continue
-        fingerprint = train.manifest.fingerprint
-        registered = made_from(root, name, "register", train=fingerprint)
-        names: list[Json] = [
-            f"{one.manifest.facts['model_name']}/{one.manifest.facts['version']}"
-            for one in registered
-        ]
-        epochs = _get(train.manifest.identity, "work", "train", "epochs")
-        yield {
-            "train_fingerprint": fingerprint,
-            "versions": names,
-            "role": _ROLES.get(split, split),
-            "times_read": epochs if split == "train" else None,
-        }
-
-
-def _get(value: Any, *path: str) -> Json:
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    found: Json = value
-    return found
 
 
 def _find(artifact: Artifact, key: str) -> Row | None:

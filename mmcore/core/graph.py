@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmcore import storage
-from mmcore.core.increment import CountNew, Ground, stand
+from mmcore.core.forgotten import load_forgotten
+from mmcore.core.increment import Compare, Ground, stand
+from mmcore.core.lineage import SHARD_STEP
 from mmcore.core.manifest import load_manifest
 from mmcore.core.reasons import why
 from mmcore.core.source import (
@@ -31,9 +33,10 @@ class Graph:
     """The dataset's name; artifacts of its steps lie below `steps/<name>`."""
     source: Source
     steps: tuple[Step, ...]
-    count_new: CountNew | None = None
-    """How it is told that samples were only added; None: every change of the source makes
-    everything anew."""
+    compare: Compare | None = None
+    """How it is told what changed at the source; None: every change of it makes everything anew."""
+    settled: str | None = None
+    """The fingerprint of the dataset version whose splits are held on to when it is made anew."""
 
     def __post_init__(self) -> None:
         known = {SCAN_STEP}
@@ -86,9 +89,18 @@ class Graph:
 
     def ground(self, root: str, scan: Artifact) -> Ground:
         """Return what a run over a scanned corpus builds on."""
-        if self.count_new is None:
-            return Ground(scan)
-        return stand(self.name, self.steps, root, scan, self.count_new)
+        forgotten = load_forgotten(root, self.name)
+        ground = Ground(
+            scan,
+            root=root,
+            name=self.name,
+            forgotten=forgotten,
+            obeyed=forgotten.digest,
+            settled=self.settled,
+        )
+        if self.compare is None:
+            return ground
+        return stand(self.name, self.steps, ground, self.compare)
 
     def identities(self, ground: Ground) -> dict[str, tuple[str, dict[str, Json]]]:
         """Return (fingerprint, its parts) of every step, in order."""
@@ -97,7 +109,12 @@ class Graph:
         found = {}
         for step in self.steps:
             pinned = {name: first[name].manifest.fingerprint for name in step.pinned & first.keys()}
-            identity = step.identity({**fingerprints, **pinned}, base=ground.fingerprint)
+            identity = step.identity(
+                {**fingerprints, **pinned},
+                base=ground.fingerprint,
+                settled=ground.settled,
+                forgotten=_left_out(step, ground),
+            )
             fingerprints[step.name] = fingerprint_of(identity)
             found[step.name] = (fingerprints[step.name], identity)
         return found
@@ -109,7 +126,16 @@ class Graph:
         bases = {name: there[name].url for name in self.upstream(step.name)}
         bases["source"] = self.source.url
         artifacts = {name: (there if name in step.pinned else made)[name] for name in step.inputs}
-        return Inputs(artifacts, bases, ground.history if step.grows else ())
+        history = ground.history if step.grows else ()
+        settled = ground.settled_made if step.settles and not history else {}
+        return Inputs(artifacts, bases, history, ground.forgotten, settled)
+
+
+def _left_out(step: Step, ground: Ground) -> str | None:
+    """Return what stands for the samples that a step does not read though its inputs have them."""
+    if SCAN_STEP in step.inputs:
+        return ground.obeyed
+    return ground.hidden_in_first if SHARD_STEP in step.pinned else None
 
 
 @dataclass(frozen=True)
@@ -197,8 +223,8 @@ def _plan_steps(
         else:
             before = memory.get(step.name)
             reason = why(identity, before and before["identity"])
-            if SCAN_STEP in step.inputs and ground.num_new is not None:
-                reason = f"{ground.num_new} new samples, on top of {ground.base}"
+            if SCAN_STEP in step.inputs and ground.change is not None:
+                reason = f"{ground.change}, on top of {ground.base}"
             yield PlannedStep(
                 step.name, True, reason, fingerprint, url, _seconds(memory, step.name)
             )

@@ -3,9 +3,12 @@
 Everything is read from manifests and rows; nothing needs the recipe that made them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mmcore import storage
 from mmcore.core.manifest import load_manifest
@@ -15,6 +18,8 @@ from mmcore.errors import ConfigError
 DATASETS = "ds"
 STEPS = "steps"
 SHARD_STEP = "shard"
+SHARD_TABLE = "manifest.parquet"
+"""Of a dataset version: a row for each sample that counts."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,20 @@ def made_from(root: str, dataset: str, step: str, **inputs: str) -> list[Artifac
         if all(had.get(name) == fingerprint for name, fingerprint in inputs.items()):
             found.append(artifact)
     return found
+
+
+def read_shard_table(dataset: Artifact, columns: Sequence[str]) -> pa.Table:
+    """Return columns of the table of a dataset version."""
+    url = storage.join(dataset.url, SHARD_TABLE)
+    source = url if storage.is_local(url) else pa.BufferReader(storage.read(url))
+    return pq.read_table(source, columns=list(columns))
+
+
+def held(dataset: Artifact, keys: frozenset[str]) -> frozenset[str]:
+    """Return those of some keys that a dataset version holds."""
+    if not keys:
+        return frozenset()
+    return keys.intersection(read_shard_table(dataset, ["key"])["key"].to_pylist())
 
 
 def bases_of(chain: Mapping[str, Artifact]) -> dict[str, str]:

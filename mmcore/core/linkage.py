@@ -4,26 +4,13 @@ A name says what is compared: a modality (`image`: the SHA-256 of its parts) or 
 Duplicates, splits and the last check before a dataset is published all mean the same by it.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from mmcore.core.step import canonical_json
 from mmcore.errors import ConfigError
 from mmcore.sample import MODALITIES, Part, Sample, modality_of, sha256_hex
 
 META_PREFIX = "meta:"
-
-
-@dataclass(frozen=True, order=True)
-class Leak:
-    """One value that lies on both sides of a split."""
-
-    name: str
-    """What is equal: `image`, `meta:caption`."""
-    value: str
-    """The SHA-256 or the metadata value."""
-    keys: tuple[tuple[str, str], ...]
-    """(split, lowest key there), for each split that has the value."""
 
 
 def check_names(names: Sequence[str], *, field: str) -> None:
@@ -49,27 +36,11 @@ def values_of(sample: Sample, name: str) -> tuple[str, ...]:
             return ()
         return (value if isinstance(value, str) else canonical_json(value).decode(),)
     extensions = [ext for ext in sorted(sample.parts) if modality_of(ext) == name]
-    return tuple(_sha256(sample.parts[extension]) for extension in extensions)
+    return tuple(sha256_of(sample.parts[extension]) for extension in extensions)
 
 
-def leaks(samples: Iterable[Sample], together: Sequence[str]) -> list[Leak]:
-    """Return every value that is found in more than one split, sorted; empty when all is well."""
-    lowest: dict[tuple[str, str], dict[str, str]] = {}
-    for sample in samples:
-        split = str(sample.meta.get("split", ""))
-        for name in together:
-            for value in values_of(sample, name):
-                keys = lowest.setdefault((name, value), {})
-                keys[split] = min(sample.key, keys.get(split, sample.key))
-    crossing = (
-        Leak(name, value, tuple(sorted(keys.items())))
-        for (name, value), keys in lowest.items()
-        if len(keys) > 1
-    )
-    return sorted(crossing)
-
-
-def _sha256(part: Part) -> str:
+def sha256_of(part: Part) -> str:
+    """Return the SHA-256 of a part, which nobody needs to load for it."""
     if part.ref is not None:
         return part.ref.sha256
     assert part.data is not None, "a part has bytes or a reference"

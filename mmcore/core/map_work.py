@@ -1,10 +1,18 @@
 """How stages become the work of a step: a task per file of the input."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, cast
 
+from mmcore.core.batches import through_batches
+from mmcore.core.decoder import Decode, borrowed
+from mmcore.core.decoder_limits import DecoderLimits
+from mmcore.core.executor import ONE_CPU, Resources
+from mmcore.core.measured import Measured
+from mmcore.core.memory import Measuring, Memory, load_memory, measuring, places
 from mmcore.core.rows import read_rows_file, rows_files, with_loaded, write_part
-from mmcore.core.stage import Stage, Worker, rule_name
+from mmcore.core.stage import BatchStage, Stage, Worker, rule_name
 from mmcore.core.step import Inputs, Task, TaskContext, TaskReport
 from mmcore.errors import AccountingError, SampleError
 from mmcore.sample import Json, Outcome, Quarantined, Sample, modality_of
@@ -19,41 +27,123 @@ class MapWork:
     samples_from: str
     """The step whose kept samples go in."""
     stages: tuple[Stage, ...]
+    limits: DecoderLimits = field(default_factory=DecoderLimits)
     runs_in_driver: bool = False
 
+    @property
+    def resources(self) -> Resources:
+        """Return what its worker occupies: the most that one of the stages asks for."""
+        asked = [stage.resources for stage in self.stages if isinstance(stage, BatchStage)]
+        return Resources(
+            num_cpus=max((one.num_cpus for one in asked), default=ONE_CPU.num_cpus),
+            num_gpus=max((one.num_gpus for one in asked), default=ONE_CPU.num_gpus),
+        )
+
     def identity(self) -> Mapping[str, Json]:
-        return {"work": "map", "stages": [stage.identity() for stage in self.stages]}
+        stages: list[Json] = [stage.identity() for stage in self.stages]
+        return {"work": "map", "stages": stages, "limits": asdict(self.limits)}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
-        records = rows_files(inputs[self.samples_from])
-        return [Task(f"part-{i:06d}", record.path) for i, record in enumerate(records)]
+        artifact = inputs[self.samples_from]
+        records = rows_files(artifact)
+        known = places(inputs.directory, measuring(self.stages), self.identity(), artifact, records)
+        return [
+            Task(f"part-{i:06d}", {"rows": record.path, "known": list(files)})
+            for i, (record, files) in enumerate(zip(records, known, strict=True))
+        ]
 
     def run(self, task: Task, context: TaskContext) -> TaskReport:
+        payload = cast("Mapping[str, Any]", task.payload)
         artifact = context.inputs[self.samples_from]
-        record = next(file for file in artifact.manifest.files if file.path == task.payload)
-        chain = [(rule_name(stage), stage.reads, stage.build()) for stage in self.stages]
-        kept_before = (
-            row.sample for row in read_rows_file(artifact, record) if row.status == "kept"
-        )
-        outcomes = (_through(sample, chain, context.inputs.bases) for sample in kept_before)
+        record = next(file for file in artifact.manifest.files if file.path == payload["rows"])
+        samples = [row.sample for row in read_rows_file(artifact, record) if row.status == "kept"]
+        keys = [sample.key for sample in samples]
+        memory = load_memory(payload["known"], measuring(self.stages), keys, self.identity())
+        outcomes = self._outcomes(samples, context.inputs.bases, memory)
         return write_part(task.name, outcomes, step=self.step, context=context)
 
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
-        return TaskReport(files=())
+        return TaskReport(files=(), facts=measuring(self.stages).facts())
+
+    def _outcomes(
+        self, samples: Sequence[Sample], bases: Mapping[str, str], memory: Memory
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Send samples through the stages, in the decoder process if one looks at bytes."""
+        if not any(stage.reads for stage in self.stages):
+            yield from map(StageChain(self.stages, bases).build(_ignore)(None), samples)
+            return
+        along = memory.to_json() if measuring(self.stages).given else None
+        if not any(isinstance(stage, BatchStage) for stage in self.stages):
+            with borrowed([StageChain(self.stages, bases)]) as decoder:
+                yield from decoder.outcomes(0, samples, self.limits, along)
+        else:
+            chain_of = partial(StageChain, bases=bases)
+            yield from through_batches(self.stages, samples, chain_of, self.limits, along)
+
+
+@dataclass(frozen=True)
+class StageChain:
+    """Stages over one sample, as they travel to the process that builds and runs them."""
+
+    stages: tuple[Stage, ...]
+    bases: Mapping[str, str]
+    before: tuple[Stage, ...] = ()
+    """Stages of the step that samples have been through when they come here."""
+
+    def build(self, entering: Callable[[str], None]) -> Callable[[Json], Decode]:
+        """Return what makes the function from a sample to the rule that decided, and its outcome.
+
+        It is made of what is known of the samples of a task (`Memory.to_json`), and adds to it.
+        """
+        links = [
+            _Link(
+                stage,
+                stage.placed(self.bases).build(),
+                measuring((*self.before, *self.stages[: i + 1])),
+            )
+            for i, stage in enumerate(self.stages)
+        ]
+
+        def knowing(along: Json) -> Decode:
+            memory = Memory() if along is None else Memory.from_json(along)
+            return lambda sample: _through(sample, links, memory, self.bases, entering)
+
+        return knowing
+
+
+def _ignore(_: str) -> None:
+    """Nobody asks which stage has the sample in hand."""
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A stage of the chain, ready to work."""
+
+    stage: Stage
+    worker: Worker
+    measuring: Measuring
+    """What the chain measures up to here."""
 
 
 def _through(
     sample: Sample,
-    chain: Sequence[tuple[str, Sequence[str], Worker]],
+    chain: Sequence[_Link],
+    memory: Memory,
     bases: Mapping[str, str],
+    entering: Callable[[str], None],
 ) -> tuple[str, Outcome]:
     """Send one sample through the stages; the only place where bad data becomes a value."""
     key = sample.key
-    for rule, reads, worker in chain:
-        wanted = [extension for extension in sample.parts if modality_of(extension) in reads]
-        sample = with_loaded(sample, wanted, bases)
+    for link in chain:
+        rule = rule_name(link.stage)
+        entering(rule)
+        sample, is_known = _recalled(sample, link, memory)
+        if not is_known:
+            reads = link.stage.reads
+            wanted = [extension for extension in sample.parts if modality_of(extension) in reads]
+            sample = with_loaded(sample, wanted, bases)
         try:
-            outcome = worker(sample)
+            outcome = link.worker(sample)
         except SampleError as error:
             return rule, Quarantined(sample, error.reason, error.detail)
         kept = isinstance(outcome, Sample)
@@ -63,7 +153,20 @@ def _through(
                 f"the stage {rule} returned the sample {after.key!r} for {key!r}. A stage returns "
                 "the sample it was given, changed or not: use Sample.with_part and with_meta."
             )
+        if isinstance(link.stage, Measured) and not is_known:
+            memory.learn(after, link.measuring, link.stage.reads)
         if not kept:
             return rule, outcome
         sample = after
     return "", sample
+
+
+def _recalled(sample: Sample, link: _Link, memory: Memory) -> tuple[Sample, bool]:
+    """Return a sample with what is known for a stage, and whether it can do without any bytes."""
+    if not isinstance(link.stage, Measured):
+        return sample, False
+    sample, is_known = memory.recall(link.stage, link.measuring, sample)
+    (modality,) = link.stage.reads
+    # where a part is left out, the next one of its kind is looked at
+    num_parts = sum(modality_of(extension) == modality for extension in sample.parts)
+    return sample, is_known and num_parts <= 1

@@ -10,6 +10,12 @@ GONE = "its artifact is gone or was never finished"
 _MAX_SAID = 3
 _STAGE = "stage"
 _ORDER = " in order"
+_IN_WORDS = {
+    "base": "builds on another dataset version",
+    "settled": "holds on to the splits of another dataset version",
+    "forgotten": "what is to be forgotten has changed",
+}
+"""What is a digest on both sides, which tells people nothing."""
 
 
 def why(identity: Mapping[str, Json], before: Mapping[str, Json] | None) -> str:
@@ -27,7 +33,7 @@ def why(identity: Mapping[str, Json], before: Mapping[str, Json] | None) -> str:
     moved = [name for name in settings if old.get(name) is _PRESENT or new.get(name) is _PRESENT]
     said = [f"{_spell(name)} {'removed' if name in old else 'added'}" for name in moved]
     said += [
-        f"{_spell(name)}: {old.get(name)} -> {new.get(name)}"
+        _IN_WORDS.get(name) or f"{_spell(name)}: {old.get(name)} -> {new.get(name)}"
         for name in settings
         if name not in moved
         and not name.startswith(tuple(f"{one}." for one in moved))
@@ -48,7 +54,7 @@ _PRESENT = _Present()
 
 
 def _spell(name: str) -> str:
-    return name.removeprefix("work.").removeprefix("stages.")
+    return name.removeprefix("work.").removeprefix("stages.").removeprefix("rules.")
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

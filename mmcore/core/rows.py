@@ -9,7 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -203,7 +203,15 @@ def _settle(row: Row, blob: io.BytesIO, *, base: str, path: str) -> Row:
 def _encode_row(row: Row) -> dict[str, Any]:
     sample = row.sample
     parts = [
-        {"extension": extension, **asdict(part.ref)}
+        {
+            "extension": extension,
+            # not asdict, which copies: this is done for every part of every sample
+            "base": part.ref.base,
+            "path": part.ref.path,
+            "offset": part.ref.offset,
+            "num_bytes": part.ref.num_bytes,
+            "sha256": part.ref.sha256,
+        }
         for extension, part in sorted(sample.parts.items())
         if part.ref is not None
     ]

@@ -24,11 +24,23 @@ from mmcore.core.manifest import (
     load_manifest,
 )
 from mmcore.core.source import SCAN_STEP, scan
-from mmcore.core.step import Artifact, Inputs, Progress, Step, Task, TaskContext, TaskReport, Work
+from mmcore.core.step import (
+    Artifact,
+    Inputs,
+    Progress,
+    Step,
+    Task,
+    TaskContext,
+    TaskReport,
+    Work,
+    resources_of,
+)
 from mmcore.errors import AccountingError, StepError, StorageError
 from mmcore.sample import Json
 
 SCRATCH = "_tasks/"
+_MIN_MEASURED = 100
+"""An increment of fewer samples is measured as the last so many of its dataset."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +110,9 @@ class Run:
         if manifest is not None:
             self._say("step_skipped", name, fingerprint=fingerprint, url=url)
             return self._done(name, Artifact(url, manifest), was_cached=True, started=started)
+        inputs = self.graph.inputs(step, self.artifacts, self.ground)
         context = TaskContext(
-            inputs=self.graph.inputs(step, self.artifacts, self.ground),
+            inputs=replace(inputs, directory=self.graph.directory(self.root, name)),
             output_url=url,
             root=self.root,
             fingerprint=fingerprint,
@@ -164,7 +177,9 @@ class Run:
         closing = step.work.finish(in_order, context)
         files = _files(step, [*in_order, closing])
         counts = Counts.total(report.counts for report in [*in_order, closing])
-        _check(step, counts, context.inputs)
+        assert self.ground is not None, "the scan comes first"
+        before = [one[step.name].manifest for one in self.ground.history if step.name in one]
+        _check(step, counts, context.inputs, Counts.total(one.counts for one in before))
         return counts, files, closing.facts
 
     def _check_place(self) -> None:
@@ -176,7 +191,7 @@ class Run:
     def _do(self, step: Step, tasks: Sequence[Task], context: TaskContext):  # type: ignore[no-untyped-def]
         if not step.work.runs_in_driver:
             function = partial(run_and_record, step.work, context)
-            return self.executor.map(function, tasks)
+            return self.executor.map(function, tasks, resources=resources_of(step.work))
         context = replace(context, executor=self.executor, report_progress=self._progress)
         return enumerate(run_and_record(step.work, context, task) for task in tasks)
 
@@ -250,8 +265,12 @@ def _files(step: Step, reports: Sequence[TaskReport]) -> tuple[FileRecord, ...]:
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def _check(step: Step, counts: Counts, inputs: Inputs) -> None:
-    """Hold a step to its accounts: what went in is what came out, kept or not."""
+def _check(step: Step, counts: Counts, inputs: Inputs, before: Counts) -> None:
+    """Hold a step to its accounts: what went in is what came out, kept or not.
+
+    `before` is what earlier increments counted: of a few newcomers to a large dataset half may be
+    broken, and that is no sign of a fault.
+    """
     counts.check(step.name)
     source = step.work.samples_from
     if source is not None:
@@ -263,7 +282,8 @@ def _check(step: Step, counts: Counts, inputs: Inputs) -> None:
                 "vanished."
             )
     num_quarantined = sum(counts.quarantined.values())
-    if counts.found and num_quarantined > step.max_quarantined * counts.found:
+    measured = max(counts.found, min(before.found + counts.found, _MIN_MEASURED))
+    if num_quarantined > step.max_quarantined * measured:
         reasons = ", ".join(f"{reason} {num}" for reason, num in counts.quarantined.items())
         raise StepError(
             f"{step.name}: {num_quarantined} of {counts.found} samples are broken ({reasons}), "

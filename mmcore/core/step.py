@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mmcore.core.executor import Executor
+from mmcore.core.executor import ONE_CPU, Executor, Resources
+from mmcore.core.forgotten import NOTHING, Forgotten
 from mmcore.core.lease import Fence
 from mmcore.core.manifest import Counts, FileRecord, Manifest
 from mmcore.sample import Json, sha256_hex
@@ -34,6 +35,14 @@ class Inputs:
     history: tuple[Mapping[str, Artifact], ...] = ()
     """What earlier increments of the dataset made, by step, the first increment first. Given to
     steps that grow; empty for the first increment."""
+    forgotten: Forgotten = NOTHING
+    """What nobody may read, as it was known when the step began: for all workers the same."""
+    settled: Mapping[str, Artifact] = field(default_factory=dict)
+    """What made the newest increment of a version that is not built on and whose decisions are held
+    on to, by step. Given to steps that settle."""
+    directory: str = ""
+    """Where all artifacts of the step lie, of whatever configuration. What is found there may save
+    work and must not change what is written."""
 
     def __getitem__(self, step: str) -> Artifact:
         return self.artifacts[step]
@@ -126,6 +135,13 @@ class Work(Protocol):
         ...
 
 
+def resources_of(work: Work) -> Resources:
+    """Return what each task of a work occupies: one processor, unless it says otherwise."""
+    found = getattr(work, "resources", ONE_CPU)
+    assert isinstance(found, Resources), "resources are of that kind"
+    return found
+
+
 @dataclass(frozen=True)
 class Step:
     """A node of the graph."""
@@ -141,15 +157,25 @@ class Step:
     """The share of broken samples above which the step fails instead of going on without them."""
     grows: bool = False
     """Whether it takes new samples alone and looks at what earlier increments made."""
+    settles: bool = False
+    """Whether what it decided can be held on to when the dataset is compacted."""
     pinned: frozenset[str] = frozenset()
     """Those of its inputs that stay the first increment's, however much the dataset grows: a
     tokenizer that models share, a test set that they are all measured on."""
 
-    def identity(self, inputs: Mapping[str, str], *, base: str | None = None) -> dict[str, Json]:
+    def identity(
+        self,
+        inputs: Mapping[str, str],
+        *,
+        base: str | None = None,
+        settled: str | None = None,
+        forgotten: str | None = None,
+    ) -> dict[str, Json]:
         """Return the parts of the fingerprint, to say which one changed.
 
         `inputs` are the fingerprints of what it reads, `base` that of the dataset version on which
-        this increment builds.
+        this increment builds, `settled` that of the version whose decisions stand, `forgotten` what
+        stands for the samples that it leaves out.
         """
         identity: dict[str, Json] = {
             "step": self.name,
@@ -158,6 +184,10 @@ class Step:
         }
         if self.grows and base is not None:
             identity["base"] = base
+        if self.settles and settled is not None:
+            identity["settled"] = settled
+        if forgotten is not None:
+            identity["forgotten"] = forgotten
         return identity
 
 

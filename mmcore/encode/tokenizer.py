@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Literal
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
+from mmcore import storage
 from mmcore.core.rows import file_record, load_part, read_kept
 from mmcore.core.step import Inputs, Task, TaskContext, TaskReport
-from mmcore.errors import ConfigError, StepError
+from mmcore.errors import ConfigError, StepError, StorageError
 from mmcore.media.text import decode_text
-from mmcore.sample import Json
+from mmcore.sample import Json, sha256_hex
 
 TOKENIZER_NAME = "tokenizer.json"
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -42,6 +43,9 @@ class TokenizerWork:
     """`bpe`: over characters, after NFKC; rare characters become [UNK]. `byte_bpe`: over the bytes
     of UTF-8, after NFC; nothing is unknown."""
     lowercase: bool = True
+    path: str = ""
+    """A `tokenizer.json` of Hugging Face `tokenizers` to take as it is; nothing is trained then,
+    and the fields above say nothing."""
 
     def __post_init__(self) -> None:
         smallest = len(SPECIAL_TOKENS) + (256 if self.kind == "byte_bpe" else 2)
@@ -62,9 +66,13 @@ class TokenizerWork:
         return
 
     def identity(self) -> Mapping[str, Json]:
-        """Return the class, the version of its code, and its fields."""
+        """Return the class, the version of its code, and its fields; of a given file its hash."""
         name = f"{type(self).__module__}.{type(self).__qualname__}"
-        return {"work": name, "code_version": self.code_version, **asdict(self)}
+        fields = asdict(self)
+        del fields["path"]
+        if self.path:
+            fields = {"given": sha256_hex(given_tokenizer(self.path)[0])}
+        return {"work": name, "code_version": self.code_version, **fields}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         """Return one task: merges are decided over all captions at once."""
@@ -72,6 +80,10 @@ class TokenizerWork:
 
     def run(self, task: Task, context: TaskContext) -> TaskReport:
         """Train on the captions and write the file; StepError when there is no caption."""
+        if self.path:
+            data, tokenizer = given_tokenizer(self.path)
+            record = file_record(context.output_url, TOKENIZER_NAME, data)
+            return TaskReport(files=[record], facts={"vocab_size": tokenizer.get_vocab_size()})
         captions = list(_train_captions(context.inputs))
         if not captions:
             raise StepError(
@@ -120,6 +132,17 @@ class TokenizerWork:
                 counts.update(piece)
         room = max(2, (self.vocab_size - len(SPECIAL_TOKENS)) // 2)
         return sorted(sorted(counts, key=lambda char: (-counts[char], char))[:room])
+
+
+def given_tokenizer(path: str) -> tuple[bytes, Tokenizer]:
+    """Return a tokenizer file and what it holds; ConfigError when it holds none."""
+    try:
+        data = storage.read(path)
+        return data, Tokenizer.from_buffer(data)
+    except (StorageError, ValueError) as error:
+        raise ConfigError(
+            f"{path} holds no tokenizer: {error}. Give a tokenizer.json of Hugging Face tokenizers."
+        ) from error
 
 
 def _untrained(kind: str, *, lowercase: bool) -> Tokenizer:

@@ -16,7 +16,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from mmcore.core.cancel import StopSwitch
-from mmcore.core.executor import ItemT, ResultT
+from mmcore.core.decoder import close_idle
+from mmcore.core.executor import ONE_CPU, ItemT, Resources, ResultT
 from mmcore.errors import StepError
 from mmcore.executors.reaper import descendants, kill_all
 from mmcore.sample import Json
@@ -38,7 +39,11 @@ class LocalExecutor:
     """While workers are up: children of this process that are not ours."""
 
     def map(
-        self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
+        self,
+        function: Callable[[ItemT], ResultT],
+        items: Iterable[ItemT],
+        *,
+        resources: Resources = ONE_CPU,
     ) -> Iterator[tuple[int, ResultT]]:
         if self.num_workers <= 1:
             for index, item in enumerate(items):
@@ -87,7 +92,8 @@ class LocalExecutor:
                 _kill(process)
 
     def close(self) -> None:
-        """Kill the workers of a map that was left before its end."""
+        """Kill the workers of a map that was left before its end, and this process's decoders."""
+        close_idle()
         strangers, self._strangers = self._strangers, None
         if strangers is not None:
             for process in set(multiprocessing.active_children()) - strangers:

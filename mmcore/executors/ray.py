@@ -28,8 +28,8 @@ from ray.exceptions import RayTaskError, WorkerCrashedError
 from ray.util.queue import Empty, Queue
 
 from mmcore.core.cancel import StopSwitch
-from mmcore.core.executor import ItemT, ResultT
-from mmcore.errors import MmError, StepError
+from mmcore.core.executor import ONE_CPU, ItemT, Resources, ResultT
+from mmcore.errors import ConfigError, MmError, StepError
 from mmcore.executors.reaper import Reaper
 from mmcore.sample import Json
 
@@ -54,7 +54,11 @@ class RayExecutor:
         self._reaper: Reaper | None = None  # while a cluster of our own is up
 
     def map(
-        self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]
+        self,
+        function: Callable[[ItemT], ResultT],
+        items: Iterable[ItemT],
+        *,
+        resources: Resources = ONE_CPU,
     ) -> Iterator[tuple[int, ResultT]]:
         pending = enumerate(items)
         first = next(pending, None)
@@ -62,6 +66,7 @@ class RayExecutor:
             return  # nothing to do is no reason to start a cluster
         self._start()
         shared = ray.put(function)
+        apply = _apply.options(**self._possible(resources))
         running: dict[Any, int] = {}
         upcoming: tuple[int, ItemT] | None = first
         try:
@@ -69,13 +74,26 @@ class RayExecutor:
                 self.stop.check()
                 while upcoming is not None and len(running) < 2 * self.num_workers:
                     index, item = upcoming
-                    running[_apply.remote(shared, item)] = index
+                    running[apply.remote(shared, item)] = index
                     upcoming = next(pending, None)
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_SECONDS)
                 for done in ready:
                     yield running.pop(done), _result(done)
         finally:
             _cancel(list(running))
+
+    def _possible(self, resources: Resources) -> dict[str, float]:
+        """Return what Ray is asked for; what the cluster lacks would be waited for without end."""
+        has = ray.cluster_resources()
+        if resources.num_gpus > has.get("GPU", 0):
+            raise ConfigError(
+                f"a stage asks for {resources.num_gpus:g} GPU and the cluster has "
+                f"{has.get('GPU', 0):g}. Set its device to cpu, or run on a cluster with GPUs."
+            )
+        return {
+            "num_cpus": min(resources.num_cpus, has.get("CPU", 1.0)),
+            "num_gpus": resources.num_gpus,
+        }
 
     def gang(
         self,
@@ -176,7 +194,8 @@ def _sigterm_stays_ours() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-@ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)  # type: ignore[untyped-decorator]
+# max_calls: else Ray ends a worker with a GPU after each task, and the model is loaded each time
+@ray.remote(num_cpus=1, max_retries=_MAX_RETRIES, max_calls=0)  # type: ignore[untyped-decorator]
 def _apply(function: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
     return function(item)
 

@@ -35,6 +35,12 @@ class Planted:
     missing_sound: float = 0.02
     key_taken: float = 0.005
     """Its name differs from another sample's in nothing but case: the later one loses."""
+    cropped_picture: float = 0.01
+    """The picture is another sample's without one pixel at each edge, encoded again."""
+    reencoded_picture: float = 0.01
+    """The picture is another sample's in the same size, encoded again with less quality."""
+    paraphrased_caption: float = 0.01
+    """The caption is another sample's, which is long, with two words changed; the rest is new."""
 
     def __post_init__(self) -> None:
         values = [getattr(self, item.name) for item in fields(self)]

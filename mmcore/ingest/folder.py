@@ -1,16 +1,20 @@
 """Plain folders: the files of one folder that have one stem are one sample.
 
 star/000017.jpg  star/000017.txt  star/000017.wav  star/000017.json
+star/metadata.csv
 """
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from mmcore.errors import ConfigError, SampleError
+from mmcore.errors import SampleError
+from mmcore.ingest.captions import language_tag
+from mmcore.ingest.described import DescribedLayout, with_caption
+from mmcore.ingest.foldertable import nearest_table, open_table
 from mmcore.ingest.layout import (
     Grouping,
-    Layout,
     Made,
     RawSample,
     ReadFile,
@@ -23,36 +27,38 @@ from mmcore.ingest.sidecar import read_metadata
 from mmcore.sample import Json, Quarantined, Sample, modality_of
 
 _SIDECAR = "json"
-_TEXT_FIELDS = ("caption_group", "label", "language", "licence", "source")
-"""What later steps take for text, whoever wrote it."""
+_TABLE = "/table"  # no extension
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderLayout(Layout):
+class FolderLayout(DescribedLayout):
     """Group files by folder and stem; read `.json` sidecars into the metadata."""
 
-    label_from: str | None = None
-    """`folder`: the name of the folder that holds the sample. `json:FIELD`: that field of the
-    sidecar. None: no label but the one that a sidecar may bring."""
-    licence: str = "unknown"
-    """Of every sample whose sidecar does not name its own."""
-    language: str = "und"
-    """BCP 47 tag of the captions whose sidecar does not name its own; `und` is undetermined."""
-
-    def __post_init__(self) -> None:
-        if self.label_from not in (None, "folder") and not re.fullmatch(
-            "json:.+", self.label_from or ""
-        ):
-            raise ConfigError(
-                f"label_from: {self.label_from!r} is not known. "
-                "Use folder, json:FIELD (for example json:category), or leave it out."
-            )
+    caption_languages: tuple[str, ...] = ()
+    """Languages of captions that name theirs: with `fr`, `owl.fr.txt` is the part `fr.txt` of
+    `owl`."""
+    table: str | None = None
+    """The name of a table (`metadata.csv`, `.jsonl`) that tells of the files in its folder and
+    below, a row for each: its columns are metadata, like the fields of a sidecar."""
+    table_key: str = "file_name"
+    """The column that names the file, relative to the table."""
+    several: Literal["quarantine", "each"] = "quarantine"
+    """Of `owl.jpg` and `owl.png`, which picture is meant? `quarantine`: nobody knows. `each`: they
+    are a sample each, sharing what else has their stem."""
 
     def group(self, files: Sequence[SourceFile]) -> Grouping:
+        tables = {
+            posixpath.dirname(file.path): file
+            for file in files
+            if self.table is not None and posixpath.basename(file.path) == self.table
+        }
         unclaimed: list[tuple[str, str]] = []
         members: dict[str, list[tuple[str, SourceFile]]] = {}
         for file in sorted(files, key=lambda file: file.path):
+            if tables.get(posixpath.dirname(file.path)) == file:
+                continue
             stem, extension, reason = _split(file.path)
+            stem, extension = self._with_language(stem, extension)
             if reason:
                 unclaimed.append((file.path, reason))
             else:
@@ -62,14 +68,52 @@ class FolderLayout(Layout):
             if all(extension == _SIDECAR for extension, _ in found):
                 unclaimed.extend((file.path, "sidecar_alone") for _, file in found)
                 continue
-            raw, left_over = _raw_sample(stem, found)
-            samples.append(raw)
-            unclaimed.extend(left_over)
+            table = nearest_table(stem, tables)
+            for original_key, its_files in self._divided(stem, found):
+                raw, left_over = _raw_sample(original_key, its_files)
+                if table is not None:
+                    raw = replace(raw, files={**raw.files, _TABLE: table})
+                samples.append(raw)
+                unclaimed.extend(left_over)
+        used = {raw.files[_TABLE].path for raw in samples if _TABLE in raw.files}
+        unclaimed.extend(
+            (file.path, "sidecar_alone") for file in tables.values() if file.path not in used
+        )
         return Grouping(with_unique_keys(samples), sorted(unclaimed))
 
+    def identity(self) -> dict[str, Json]:
+        identity = super().identity()
+        if self.caption_languages:
+            return {**identity, "caption_languages": list(self.caption_languages)}
+        del identity["caption_languages"]
+        return identity
+
+    def _with_language(self, stem: str, extension: str) -> tuple[str, str]:
+        """Move the language of a caption from the stem to the extension."""
+        rest, _, tag = stem.rpartition(".")
+        if not rest or modality_of(extension) != "text" or tag not in self.caption_languages:
+            return stem, extension
+        return rest, f"{tag}.{extension}"
+
+    def _divided(
+        self, stem: str, found: Sequence[tuple[str, SourceFile]]
+    ) -> Iterator[tuple[str, Sequence[tuple[str, SourceFile]]]]:
+        """Yield the samples that files of one stem are: one, or one per file of a modality."""
+        ambiguous = ambiguous_parts([extension for extension, _ in found])
+        is_one_kind = len({modality_of(extension) for extension in ambiguous}) == 1
+        if self.several == "quarantine" or not is_one_kind or len(set(ambiguous)) < len(ambiguous):
+            yield stem, found
+            return
+        shared = [one for one in found if one[0] not in ambiguous]
+        for extension, file in found:
+            if extension in ambiguous:
+                yield f"{stem}.{extension}", [(extension, file), *shared]
+
     def make(self, raw: RawSample, read_file: ReadFile) -> Made:
-        parts = {ext: file.part() for ext, file in raw.files.items() if ext != _SIDECAR}
-        first = raw.files[min(parts)]
+        table = raw.files.get(_TABLE)
+        files = {ext: file for ext, file in raw.files.items() if ext != _TABLE}
+        parts = {ext: file.part() for ext, file in files.items() if ext != _SIDECAR}
+        first = files[min(parts)]
         known: dict[str, Json] = {
             "source": first.path,
             "licence": self.licence,
@@ -77,44 +121,25 @@ class FolderLayout(Layout):
         }
         fixed: dict[str, Json] = {
             "original_key": raw.original_key,
-            "original_sha256": {ext: file.sha256 for ext, file in sorted(raw.files.items())},
+            "original_sha256": {ext: file.sha256 for ext, file in sorted(files.items())},
         }
         sample = Sample(key=raw.key, parts=parts, meta={**known, **fixed})
         if raw.problem is not None:
             return Made([Quarantined(sample, *raw.problem)])
+        unclaimed: Sequence[tuple[str, str]] = ()
         try:
-            sidecar = raw.files.get(_SIDECAR)
-            told = {} if sidecar is None else _told(sidecar, read_file)
-            label = self._label(raw, told)
+            sidecar = files.get(_SIDECAR)
+            told = {} if sidecar is None else read_metadata(sidecar, read_file)
+            if table is not None:
+                opened = open_table(table, read_file, key=self.table_key)
+                unclaimed = opened.problems
+                told = {**opened.row(table, [file.path for file in files.values()]), **told}
+            where = first.path if sidecar is None else sidecar.path
+            described = self.described(told, where=where, original_key=raw.original_key)
         except SampleError as error:
-            return Made([Quarantined(sample, error.reason, error.detail)])
-        return Made([Sample(key=raw.key, parts=parts, meta={**known, **told, **fixed, **label})])
-
-    def _label(self, raw: RawSample, told: dict[str, Json]) -> dict[str, Json]:
-        if self.label_from is None:
-            return {}
-        if self.label_from == "folder":
-            folder = raw.original_key.rpartition("/")[0].rpartition("/")[2]
-            if not folder:
-                raise SampleError("label_missing", f"{raw.original_key} lies in no folder")
-            return {"label": folder}
-        name = self.label_from.removeprefix("json:")
-        label = told.get(name)
-        if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-            raise SampleError("label_missing", f"the sidecar says {name}: {label!a:.80}")
-        return {"label": str(label)}
-
-
-def _told(sidecar: SourceFile, read_file: ReadFile) -> dict[str, Json]:
-    told = read_metadata(sidecar, read_file)
-    for name in _TEXT_FIELDS:
-        value = told.get(name, "")
-        if isinstance(value, int) and not isinstance(value, bool):
-            told[name] = str(value)
-        elif not isinstance(value, str):
-            detail = f"{sidecar.path}: {name} is {type(value).__name__}, not text"
-            raise SampleError("metadata_unreadable", detail)
-    return told
+            return Made([Quarantined(sample, error.reason, error.detail)], unclaimed)
+        sample = Sample(key=raw.key, parts=parts, meta={**known, **described.meta, **fixed})
+        return Made([with_caption(sample, described.caption)], unclaimed)
 
 
 def _split(path: str) -> tuple[str, str, str]:
@@ -142,7 +167,7 @@ def _raw_sample(
         else:
             files[extension] = file
     problem = None
-    ambiguous = ambiguous_parts(sorted(files))
+    ambiguous = ambiguous_parts(sorted(name for name in files if not language_tag(name)))
     if left_over or ambiguous:
         names = sorted(file.path.rpartition("/")[2] for _, file in found)
         problem = ("part_ambiguous", f"several files for one part: {', '.join(names)}")

@@ -18,7 +18,7 @@ import numpy as np
 
 from mmcore import storage
 from mmcore.errors import ConfigError, StorageError
-from mmcore.ingest import scenes, tones
+from mmcore.ingest import scenes, stories, tones
 from mmcore.ingest.answers import ANSWERS_NAME, Answer, KnownAnswers, Planted
 from mmcore.ingest.scenes import Scene
 
@@ -32,7 +32,8 @@ _TEMPLATES = (
 _ACCENTED = "caf\u00e9 d\u00e9cor \u2013 {caption} \u2013 tr\u00e8s joli"
 # Vorbis takes ten times as long to write as the others
 _SOUNDS = ("wav", "flac", "wav", "flac", "wav", "flac", "wav", "ogg")
-_DUPLICATES = ("exact_duplicate", "duplicate_picture", "near_duplicate")
+_PICTURE_COPIES = ("near_duplicate", "cropped_picture", "reencoded_picture")
+_DUPLICATES = ("exact_duplicate", "duplicate_picture", *_PICTURE_COPIES, "paraphrased_caption")
 _TRUNCATED_TO = 0.4
 _TINY_SIDE = 12
 
@@ -117,19 +118,34 @@ class _Maker:
         self.video_fraction = video_fraction
         self.fault_of = _assigned(num_samples, seed, planted)
         self.ignores_case = _ignores_case(folder)
+        self.twin_of = self._twins()
+        self.storied = {
+            twin
+            for index, twin in self.twin_of.items()
+            if self.fault_of[index] == "paraphrased_caption"
+        }
         self.answers: dict[str, list[Answer]] = {item.name: [] for item in fields(planted)}
 
-    def make(self) -> KnownAnswers:
+    def _twins(self) -> dict[int, int]:
+        """Return whom each sample that is a copy is made from: one without fault, and each once."""
         clean = [i for i in range(self.num_samples) if i not in self.fault_of]
         order = np.random.default_rng([self.seed, 0, 0, 2]).permutation(len(clean))
         twins = [clean[int(i)] for i in order]
+        copies = (*_DUPLICATES, "key_taken")
+        return {
+            index: twins.pop()
+            for index, fault in sorted(self.fault_of.items())
+            if fault in copies and not (fault == "key_taken" and self.ignores_case)
+        }
+
+    def make(self) -> KnownAnswers:
         num_clean = 0
         for index in range(self.num_samples):
             fault = self.fault_of.get(index, "")
             if fault == "key_taken" and self.ignores_case:
                 fault = ""
-            if fault in (*_DUPLICATES, "key_taken"):
-                draft, answer = self._from_twin(index, fault, self._draft(twins.pop()))
+            if index in self.twin_of:
+                draft, answer = self._from_twin(index, fault, self._draft(self.twin_of[index]))
             else:
                 draft, detail = self._with_fault(index, fault, self._draft(index))
                 answer = Answer(draft.name, detail=detail)
@@ -152,9 +168,12 @@ class _Maker:
         image = scenes.draw(scene, rng, width=width, height=height)
         is_jpeg = bool(rng.random() < 0.5)
         sound = _SOUNDS[int(rng.integers(len(_SOUNDS)))]
+        caption = _caption(scene, index)
+        if index in self.storied:
+            caption += f". {stories.story(np.random.default_rng([self.seed, index, 2]))}"
         parts = {
             "jpg" if is_jpeg else "png": scenes.to_jpeg(image) if is_jpeg else scenes.to_png(image),
-            "txt": _caption(scene, index).encode(),
+            "txt": caption.encode(),
             sound: tones.encoded(tones.play(scene, rng), sound),
             "json": _sidecar(scene),
         }
@@ -174,12 +193,15 @@ class _Maker:
         if fault == "duplicate_picture":
             new = new.with_part(twin.picture, twin.parts[twin.picture])
             return new, Answer(name, twin.name)
-        if fault == "near_duplicate":
-            image = scenes.decoded(twin.parts[twin.picture])
-            height, width = (round(side * 0.8) for side in image.shape[:2])
-            smaller = scenes.resized(image, width=width, height=height)
-            new = new.with_part("jpg", scenes.to_jpeg(smaller, quality=75))
-            return new, Answer(name, twin.name, f"{width}x{height}, JPEG quality 75")
+        if fault in _PICTURE_COPIES:
+            data, how = _copied(scenes.decoded(twin.parts[twin.picture]), fault)
+            return new.with_part("jpg", data), Answer(name, twin.name, how)
+        if fault == "paraphrased_caption":
+            text = stories.reworded(twin.parts["txt"].decode(), rng)
+            image = scenes.to_png(scenes.draw(twin.scene, rng))
+            return new.with_part("txt", text.encode()).with_part("png", image), Answer(
+                name, twin.name
+            )
         # capitals sort first, so the twin keeps the key
         new = replace(new, name=_name(twin.scene, _number(twin)).replace("IMG", "img"))
         picture = scenes.to_png(scenes.draw(twin.scene, rng))
@@ -252,6 +274,19 @@ def _sidecar(scene: Scene) -> bytes:
         "licence": LICENCE,
     }
     return (json.dumps(value, sort_keys=True) + "\n").encode()
+
+
+def _copied(image: scenes.Image, fault: str) -> tuple[bytes, str]:
+    """Return a picture that shows what another one shows, and what was done to it."""
+    height, width = image.shape[:2]
+    quality = {"near_duplicate": 75, "cropped_picture": 85, "reencoded_picture": 50}[fault]
+    if fault == "near_duplicate":
+        height, width = round(height * 0.8), round(width * 0.8)
+        image = scenes.resized(image, width=width, height=height)
+    if fault == "cropped_picture":
+        height, width = height - 2, width - 2
+        image = np.ascontiguousarray(image[1:-1, 1:-1])
+    return scenes.to_jpeg(image, quality=quality), f"{width}x{height}, JPEG quality {quality}"
 
 
 def _broken(data: bytes, number: int) -> tuple[bytes, str]:

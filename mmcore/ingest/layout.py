@@ -1,15 +1,29 @@
 """How the files of a raw corpus form samples: one `Layout` per way of laying them out.
 
-Grouping looks at names alone and runs in the driver. Whatever must be read (sidecars, captions) is
-read later, by the worker that writes the samples.
+Three moments, the same for every kind of source. The scan lists and hashes the files. `group` looks
+at their names alone, in the driver, and says which belong together: the files of one sample, or one
+file that holds many (`ContainerLayout`). `read` opens such a group where a worker writes its
+samples, and yields one outcome for each sample found, broken ones too.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import BinaryIO, ClassVar, Protocol
 
+from mmcore.core.reader import Gathered
 from mmcore.core.stage import Component
-from mmcore.sample import Outcome, Part, PartRef, modality_of, sha256_hex
+from mmcore.sample import (
+    Json,
+    Outcome,
+    Part,
+    PartRef,
+    Quarantined,
+    Sample,
+    modality_of,
+    sha256_hex,
+)
 
 MAX_KEY_BYTES = 80
 _NUM_HASH_DIGITS = 16
@@ -23,10 +37,12 @@ class SourceFile:
     path: str
     num_bytes: int
     sha256: str
+    offset: int = 0
+    """Where it begins, for a member of a larger file."""
 
     def part(self) -> Part:
         """Return the file as a part whose bytes stay where they are."""
-        return Part(ref=PartRef("source", self.path, 0, self.num_bytes, self.sha256))
+        return Part(ref=PartRef("source", self.path, self.offset, self.num_bytes, self.sha256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +77,52 @@ class Made:
     """Files of it that turned out to be of no use, which only their content could tell."""
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Something that was found and is part of no sample."""
+
+    path: str
+    """Of a file, or of a member of one: `train-000000.tar/._cat.jpg`."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What became of a URL when the source was scanned."""
+
+    url: str
+    ref: PartRef | None
+    reason: str = ""
+    detail: str = ""
+    extension: str = ""
+    """By the first bytes of what arrived."""
+
+
 ReadFile = Callable[[SourceFile], bytes]
+
+
+class Corpus(Protocol):
+    """What a worker may read of the corpus; bytes that are not those of the scan are an error."""
+
+    def read(self, file: SourceFile) -> bytes:
+        """Return the bytes of a file or member."""
+        ...
+
+    def stream(self, file: SourceFile) -> AbstractContextManager[BinaryIO]:
+        """Open a file for reading once from its beginning; on leaving, its SHA-256 is compared."""
+        ...
+
+    def seekable(self, file: SourceFile) -> AbstractContextManager[BinaryIO]:
+        """Open a file for reading anywhere, after its SHA-256 was compared."""
+        ...
+
+    def find(self, paths: Sequence[str]) -> Mapping[str, SourceFile]:
+        """Return those of the files that the scan found."""
+        ...
+
+    def arrived(self, path: str) -> Iterator[Arrived]:
+        """Yield what became of the URLs of a list, in the list's order."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +136,115 @@ class Layout(Component):
     def make(self, raw: RawSample, read_file: ReadFile) -> Made:
         """Return the samples of a group; `read_file` gives the checked bytes of a file of it."""
         raise NotImplementedError
+
+    def read(self, raw: RawSample, corpus: Corpus) -> Iterator[Outcome | Aside]:
+        """Yield what a group turns out to hold."""
+        made = self.make(raw, corpus.read)
+        yield from made.outcomes
+        yield from (Aside(path, reason) for path, reason in made.unclaimed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerLayout(Layout):
+    """A corpus of files that hold many samples each: a group is one such file, and one task.
+
+    Keys begin with the path of the file, so that no two files can give one key; a key that comes
+    twice in one file is quarantined the second time.
+    """
+
+    names_files: ClassVar[bool] = False
+    """Whether samples may be made of other files of the corpus, which only the content names."""
+
+    def records(self, raw: RawSample, corpus: Corpus) -> Iterable[Outcome | Aside]:
+        """Yield the samples of a file, in its order, holding few of them at a time."""
+        raise NotImplementedError
+
+    def read(self, raw: RawSample, corpus: Corpus) -> Iterator[Outcome | Aside]:
+        if raw.problem is not None:
+            yield Quarantined(container_sample(raw), *raw.problem)
+            return
+        seen: set[int] = set()
+        for number, found in enumerate(self.records(raw, corpus)):
+            if isinstance(found, Aside):
+                yield found
+                continue
+            sample = found if isinstance(found, Sample) else found.sample
+            hashed = hash(sample.key)  # only for this process: nothing is decided by its order
+            if hashed in seen:
+                key = _with_hash(sample.key, f"{raw.original_key}#{number}")
+                detail = f"an earlier sample of {raw.original_key} has the key {sample.key}"
+                yield Quarantined(replace(sample, key=key), "key_taken", detail)
+            else:
+                seen.add(hashed)
+                yield found
+
+    def scan_identity(self) -> Mapping[str, Json]:
+        """Return what decides the scan: which files are counted, and how."""
+        raise NotImplementedError
+
+    def count(self, path: str, stream: BinaryIO) -> int | None:
+        """Return how many samples a file holds, or None for a file that is none of ours."""
+        raise NotImplementedError
+
+    def lists(self, paths: Sequence[str]) -> list[str]:
+        """Return those of the files that name URLs."""
+        return []
+
+    def gather(self, path: str, *, url: str, store_url: str, num_workers: int) -> Gathered:
+        """Fetch what a list names."""
+        raise NotImplementedError
+
+
+def container_sample(raw: RawSample, *, at: str = "") -> Sample:
+    """Return what stands in the accounts for a file, or for what follows a place in it, of which
+    nothing can be read.
+    """
+    fixed: dict[str, Json] = {"original_key": raw.original_key, "source": raw.original_key}
+    key = make_key(f"{stem_of(raw.original_key)}//{at}") if raw.problem is None else raw.key
+    return Sample(key=key, meta=fixed)
+
+
+def record_key(path: str, name: str) -> str:
+    """Return the key of a sample within a file: no two files can give the same.
+
+    >>> record_key("train/train-000000.tar", "000017")
+    'train__train-000000__000017'
+    """
+    # a slash in the name must not look like one in the path
+    return make_key(f"{stem_of(path)}{'//' if '/' in name else '/'}{name}")
+
+
+def group_containers(
+    files: Sequence[SourceFile], is_container: Callable[[str], bool], why_not: str
+) -> Grouping:
+    """Return a group per file that holds samples; the others are left aside under `why_not`."""
+    samples = []
+    unclaimed = []
+    for file in files:
+        if is_hidden(file.path):
+            unclaimed.append((file.path, "hidden"))
+        elif is_container(file.path):
+            samples.append(RawSample(make_key(stem_of(file.path)), file.path, {"": file}))
+        else:
+            unclaimed.append((file.path, why_not))
+    return Grouping(with_unique_keys(samples), sorted(unclaimed))
+
+
+def is_hidden(path: str) -> bool:
+    """Return whether a file, or a folder on the way to it, begins with a dot."""
+    return path.startswith(".") or "/." in path
+
+
+def stem_of(path: str) -> str:
+    """Return what the keys of a container's samples begin with: no two paths give the same.
+
+    >>> stem_of("train/train-000000.tar"), stem_of("captions.jsonl.gz")
+    ('train/train-000000', 'captions-jsonl-gz')
+    """
+    if path.endswith(".tar"):
+        return path.removesuffix(".tar")
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.replace(".", "-")
 
 
 def make_key(original_key: str) -> str:

@@ -31,6 +31,14 @@ def read_metadata(file: SourceFile, read_file: ReadFile) -> dict[str, Json]:
     """
     text = read_text(file, read_file)
     try:
+        return parse_object(text)
+    except ValueError as error:
+        raise _unreadable(file, str(error)) from error
+
+
+def parse_object(text: str) -> dict[str, Json]:
+    """Return the JSON object that a stranger wrote; ValueError for what `read_metadata` refuses."""
+    try:
         value = json.loads(
             text, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite
         )
@@ -38,10 +46,10 @@ def read_metadata(file: SourceFile, read_file: ReadFile) -> dict[str, Json]:
             raise ValueError(f"nested deeper than {MAX_DEPTH}")
         # what could not be written again must not get in: half surrogates
         canonical_json(value)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(file, str(error)) from error
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(value, dict):
-        raise _unreadable(file, f"the top level is {type(value).__name__}, not an object")
+        raise ValueError(f"the top level is {type(value).__name__}, not an object")
     return value
 
 

@@ -1,23 +1,44 @@
 """The step that turns a scanned corpus into samples: one task per slice of the groups."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmcore import storage
-from mmcore.core.rows import file_record, load_part, table_bytes, write_part
-from mmcore.core.source import FILES_NAME, SCAN_STEP
+from mmcore.core.change import GONE_NAME, Change, gone_table
+from mmcore.core.lineage import SHARD_STEP, held
+from mmcore.core.manifest import Counts, FileRecord
+from mmcore.core.rows import file_record, rows_files, table_bytes, write_part
+from mmcore.core.source import SCAN_STEP
 from mmcore.core.step import Artifact, Inputs, Task, TaskContext, TaskReport
-from mmcore.ingest.layout import Layout, RawSample, SourceFile
-from mmcore.sample import Json, Outcome
+from mmcore.core.tombstones import FORGOTTEN
+from mmcore.errors import StepError
+from mmcore.ingest.again import (
+    ORIGINS_SUFFIX,
+    Again,
+    Origins,
+    came_out,
+    digest_of_outcome,
+    known_digests,
+    look_again,
+)
+from mmcore.ingest.captions import one_per_caption
+from mmcore.ingest.compare import change_between
+from mmcore.ingest.corpus import OpenCorpus, read_files
+from mmcore.ingest.layout import Aside, ContainerLayout, Layout, RawSample, SourceFile
+from mmcore.sample import Dropped, Json, Outcome, Sample
 
 UNCLAIMED_NAME = "unclaimed.parquet"
 RULE = "ingest"
+_SCRATCH = "_tasks/"
+_MAX_PART_BYTES = 64 << 20
 _UNCLAIMED_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
 
 
@@ -25,94 +46,238 @@ _UNCLAIMED_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
 class IngestWork:
     """Group the files of the scan by a layout, and write a row for every sample.
 
-    Of a corpus that has grown, for every sample that an earlier increment has not.
+    Of a corpus that has changed, for every sample that is new or came out otherwise than before.
+    What is to be forgotten is dropped, whatever its name.
     """
+
+    code_version: ClassVar[int] = 2
 
     layout: Layout
     step: str = "ingest"
     """The name of the step; references to captions made here name it as their base."""
     samples_per_task: int = 256
+    captions: Literal["together", "each"] = "together"
+    """Whether captions in several languages stay one sample, or make one each."""
     runs_in_driver: bool = False
     samples_from: str | None = None
 
     def identity(self) -> Mapping[str, Json]:
-        return {
+        identity: dict[str, Json] = {
             "work": "ingest",
+            "code_version": self.code_version,
             "layout": self.layout.identity(),
             "samples_per_task": self.samples_per_task,
         }
+        return identity if self.captions == "together" else {**identity, "captions": self.captions}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
-        samples = self.layout.group(read_files(inputs[SCAN_STEP])).samples
-        known = {
-            raw.key
-            for scan in inputs.earlier(SCAN_STEP)[-1:]
-            for raw in self.layout.group(read_files(scan)).samples
-        }
-        samples = [raw for raw in samples if raw.key not in known]
-        starts = range(0, len(samples), self.samples_per_task)
+        samples = list(self.layout.group(read_files(inputs[SCAN_STEP])).samples)
+        again = self._again(inputs, samples)
+        if again is not None:
+            samples = [raw for raw in samples if raw.key in again.raws]
+        # a file of many samples is a task, whatever their number
+        num = 1 if isinstance(self.layout, ContainerLayout) else self.samples_per_task
+        starts = range(0, len(samples), num)
         return [
             Task(
                 f"part-{index:06d}",
-                [_encode(raw) for raw in samples[start : start + self.samples_per_task]],
+                [{**_encode(raw), **_before(raw, again)} for raw in samples[start : start + num]],
             )
             for index, start in enumerate(starts)
         ]
 
     def run(self, task: Task, context: TaskContext) -> TaskReport:
         assert isinstance(task.payload, list), "tasks() gives a list"
-        unclaimed: list[Json] = []
-        outcomes = self._outcomes(task.payload, context.inputs.bases, unclaimed)
-        report = write_part(task.name, outcomes, step=self.step, context=context)
-        return TaskReport(report.files, report.counts, {"unclaimed": unclaimed})
+        asides: list[list[str]] = []
+        origins = Origins()
+        expanded: Counter[str] = Counter()
+        outcomes = self._outcomes(task.payload, context.inputs, asides, origins, expanded)
+        if isinstance(self.layout, ContainerLayout):
+            files, counts = self._write_parts(task.name, outcomes, context)
+        else:
+            named = ((RULE, outcome) for outcome in outcomes)
+            report = write_part(task.name, named, step=self.step, context=context)
+            files, counts = list(report.files), report.counts
+        name = f"{task.name}{ORIGINS_SUFFIX}"
+        files.append(file_record(context.output_url, name, origins.finish()))
+        if asides:
+            name = f"{_SCRATCH}{task.name}-aside.json"
+            files.append(file_record(context.output_url, name, json.dumps(asides).encode()))
+        return TaskReport(files, counts, {"expanded": dict(expanded)})
 
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
-        files = read_files(context.inputs[SCAN_STEP])
-        unclaimed = dict(self.layout.group(files).unclaimed)
-        for report in reports:
-            found: Any = report.facts["unclaimed"]
-            unclaimed.update(dict(found))
+        scan = context.inputs[SCAN_STEP]
+        files = read_files(scan)
+        grouping = self.layout.group(files)
+        unclaimed = dict(grouping.unclaimed)
+        written = [file for report in reports for file in report.files]
+        for file in written:
+            if file.path.startswith(_SCRATCH):
+                data = storage.read(storage.join(context.output_url, file.path))
+                unclaimed.update(dict(json.loads(data)))
+        if isinstance(self.layout, ContainerLayout) and unclaimed:
+            for path in self._referenced(written, context):
+                unclaimed.pop(path, None)
+        unusable: Any = scan.manifest.facts.get("unusable", [])
+        unclaimed |= dict.fromkeys(unusable, "name_not_utf8")
         rows = [{"path": path, "reason": unclaimed[path]} for path in sorted(unclaimed)]
         table = pa.Table.from_pylist(rows, schema=_UNCLAIMED_SCHEMA)
-        record = file_record(context.output_url, UNCLAIMED_NAME, table_bytes(table))
+        added = [file_record(context.output_url, UNCLAIMED_NAME, table_bytes(table))]
+        again = self._again(context.inputs, grouping.samples)
+        if again is not None:
+            given = came_out(context.output_url, [file.path for file in written], again.keys)
+            gone = gone_table(again.gone(given))
+            added.append(file_record(context.output_url, GONE_NAME, gone))
         counted: dict[str, Json] = dict(sorted(Counter(unclaimed.values()).items()))
-        facts: dict[str, Json] = {"num_files": len(files), "unclaimed": counted}
-        return TaskReport(files=[record], facts=facts)
+        facts: dict[str, Json] = {
+            "num_files": len(files) + len(unusable),
+            "unclaimed": counted,
+        }
+        if self.captions == "each":
+            facts["expanded"] = _total_expanded(reports)
+            _refuse_taken_keys(reports, context.output_url)
+        return TaskReport(files=added, facts=facts)
 
-    def count_new(self, before: Artifact, after: Artifact) -> int | None:
-        """Return how many samples a scan has more than one before; None unless it only has more.
+    def compare(self, before: Artifact, after: Artifact) -> Change:
+        """Return what became of the raw samples between two scans.
 
-        A file that changed or vanished, and a sample that gained a part, are more than new data.
+        One that gained a part, or of which a file changed, is another one.
         """
-        old, new = read_files(before), read_files(after)
-        if not set(old) <= set(new):
+        return change_between(self.layout, before, after)
+
+    def _again(self, inputs: Inputs, samples: Sequence[RawSample]) -> Again | None:
+        """Return what there is to be done about what earlier increments took in, if any did."""
+        scans = inputs.earlier(SCAN_STEP)
+        if not scans:
             return None
-        had = {raw.key: raw.files for raw in self.layout.group(old).samples}
-        has = {raw.key: raw.files for raw in self.layout.group(new).samples}
-        if any(has.get(key) != files for key, files in had.items()):
-            return None
-        return len(has) - len(had)
+        pending = held(inputs.earlier(SHARD_STEP)[-1], inputs.forgotten.keys)
+        now = inputs[SCAN_STEP]
+        change = change_between(self.layout, scans[-1], now, new_raws=samples)
+        return look_again(inputs, replace(change, forgotten=tuple(sorted(pending))))
 
     def _outcomes(
-        self, payload: Sequence[Json], bases: Mapping[str, str], unclaimed: list[Json]
-    ) -> Iterator[tuple[str, Outcome]]:
-        read_file = partial(_read_checked, bases=bases)
+        self,
+        payload: Sequence[Any],
+        inputs: Inputs,
+        asides: list[list[str]],
+        origins: Origins,
+        expanded: Counter[str],
+    ) -> Iterator[Outcome]:
+        """Yield what came out otherwise than before."""
+        known = known_digests(
+            inputs,
+            places=[(number, task) for value in payload for number, task in value["places"]],
+            raws={value["key"] for value in payload},
+            anew={key for value in payload for key in value["anew"]},
+        )
         for value in payload:
-            made = self.layout.make(_decode(value), read_file)
-            yield from ((RULE, outcome) for outcome in made.outcomes)
-            unclaimed.extend([path, reason] for path, reason in made.unclaimed)
+            raw = _decode(value)
+            for found in self.layout.read(raw, OpenCorpus(inputs)):
+                if isinstance(found, Aside):
+                    asides.append([found.path, found.reason])
+                    continue
+                several = [found] if self.captions == "together" else list(one_per_caption(found))
+                num_new = 0
+                for outcome in several:
+                    sample = outcome if isinstance(outcome, Sample) else outcome.sample
+                    if inputs.forgotten.holds(sample):
+                        # what is to be forgotten leaves nothing but its key
+                        outcome = Dropped(Sample(sample.key), FORGOTTEN)
+                    before = known.get(sample.key)
+                    is_same = before is not None and before == digest_of_outcome(outcome)
+                    origins.add(sample.key, raw.key, is_same=is_same)
+                    if not is_same:
+                        num_new += 1
+                        yield outcome
+                if num_new and several != [found]:
+                    expanded["samples"] += 1
+                    expanded["into"] += num_new
+
+    def _write_parts(
+        self, name: str, outcomes: Iterator[Outcome], context: TaskContext
+    ) -> tuple[list[FileRecord], Counts]:
+        """Write the samples of one file in parts, of which one at a time is in memory."""
+        files: list[FileRecord] = []
+        counts = []
+        for number, first in enumerate(outcomes):
+            part = chain([first], _some(outcomes, self.samples_per_task - 1, after=first))
+            named = ((RULE, outcome) for outcome in part)
+            report = write_part(f"{name}-{number:05d}", named, step=self.step, context=context)
+            files += report.files
+            counts.append(report.counts)
+        return files, Counts.total(counts)
+
+    def _referenced(self, written: Sequence[FileRecord], context: TaskContext) -> Iterator[str]:
+        """Yield every file of the source that a sample refers to, in this increment or earlier."""
+        earlier = [
+            storage.join(one.url, record.path)
+            for one in context.inputs.earlier(self.step)
+            for record in rows_files(one)
+        ]
+        now = [
+            storage.join(context.output_url, file.path)
+            for file in written
+            if file.num_samples is not None
+        ]
+        for url in [*earlier, *now]:
+            data = storage.read(url)
+            parts = pq.read_table(pa.BufferReader(data), columns=["parts"])["parts"]
+            flat = pc.list_flatten(parts)
+            is_source = pc.equal(pc.struct_field(flat, "base"), "source")
+            yield from pc.struct_field(flat.filter(is_source), "path").unique().to_pylist()
 
 
-def read_files(scan: Artifact) -> list[SourceFile]:
-    """Return the files that a scan found, sorted by path."""
-    data = storage.read(storage.join(scan.url, FILES_NAME))
-    table = pq.read_table(pa.BufferReader(data))
-    columns = (table[name].to_pylist() for name in ("path", "num_bytes", "sha256"))
-    return [SourceFile(*values) for values in zip(*columns, strict=True)]
+def _total_expanded(reports: Sequence[TaskReport]) -> Json:
+    total: Counter[str] = Counter(samples=0, into=0)
+    for report in reports:
+        found: Any = report.facts["expanded"]
+        total.update(found)
+    return dict(total)
 
 
-def _read_checked(file: SourceFile, *, bases: Mapping[str, str]) -> bytes:
-    return load_part(file.part(), bases)
+def _refuse_taken_keys(reports: Sequence[TaskReport], url: str) -> None:
+    """Raise StepError where a sample is called as another one with a language behind it."""
+    paths = [file.path for report in reports for file in report.files if file.num_samples]
+    tables = [
+        pq.read_table(pa.BufferReader(storage.read(storage.join(url, path))), columns=["key"])
+        for path in paths
+    ]
+    if not tables:
+        return
+    counted = pc.value_counts(pa.concat_tables(tables)["key"])
+    twice = counted.filter(pc.greater(counted.field("counts"), 1)).field("values").to_pylist()
+    if twice:
+        raise StepError(
+            f"{len(twice)} keys would be there twice; the first is {sorted(twice)[0]!r}: a sample "
+            "of that name, and a caption in that language of the sample without it. Rename one, or "
+            "keep captions together."
+        )
+
+
+def _some(outcomes: Iterator[Outcome], num: int, *, after: Outcome) -> Iterator[Outcome]:
+    """Yield some of the outcomes that are left: so many, or so many bytes."""
+    num_bytes = _num_bytes(after)
+    while num > 0 and num_bytes < _MAX_PART_BYTES:
+        outcome = next(outcomes, None)
+        if outcome is None:
+            return
+        num_bytes += _num_bytes(outcome)
+        num -= 1
+        yield outcome
+
+
+def _num_bytes(outcome: Outcome) -> int:
+    sample = outcome if isinstance(outcome, Sample) else outcome.sample
+    return sum(len(part.data) for part in sample.parts.values() if part.data)
+
+
+def _before(raw: RawSample, again: Again | None) -> dict[str, Json]:
+    """Return what a task has to know of what a raw sample gave earlier."""
+    if again is None:
+        return {"places": [], "anew": []}
+    places: list[Json] = [[number, task] for number, task in again.places.get(raw.key, ())]
+    anew: list[Json] = [key for key in again.keys_of.get(raw.key, ()) if key in again.revived]
+    return {"places": places, "anew": anew}
 
 
 def _encode(raw: RawSample) -> dict[str, Json]:

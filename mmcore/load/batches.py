@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from mmcore import storage
 from mmcore.core.loader import Batch, SampleInfo
 from mmcore.core.step import Inputs
-from mmcore.errors import ConfigError, IntegrityError, SampleError
+from mmcore.errors import ConfigError, IntegrityError, SampleError, StepError
 from mmcore.load.augment import (
     AudioAugment,
     Frames,
@@ -27,7 +27,7 @@ from mmcore.load.sampler import rank_batches
 from mmcore.media.audio import decode_audio, log_mel, resample
 from mmcore.media.image import decode_image
 from mmcore.media.text import decode_text
-from mmcore.sample import Json, modality_of
+from mmcore.sample import MODALITIES, Json, modality_of
 
 DATASET_STEP = "shard"
 TOKENIZER_STEP = "tokenizer"
@@ -62,6 +62,9 @@ class MultimodalLoader:
     group_field: str = "caption_group"
     """The metadata field that is equal for samples that mean the same; without it a sample means
     the same as itself alone."""
+    requires: tuple[str, ...] = ()
+    """Modalities without which a sample is passed over, in training and in evaluation. Others that
+    a sample lacks are zeros, and `has_<modality>` says so."""
     image_augment: ImageAugment = field(default_factory=ImageAugment)
     audio_augment: AudioAugment = field(default_factory=AudioAugment)
     max_cache_bytes: int = 512 * 2**20
@@ -71,17 +74,25 @@ class MultimodalLoader:
         for name in ("image_side", "max_tokens", "num_mels", "hop_seconds", "max_seconds"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"loader.{name}={getattr(self, name)}. Use more than 0.")
+        unknown = [name for name in self.requires if name not in MODALITIES]
+        if unknown:
+            raise ConfigError(
+                f"loader.requires names {unknown[0]!r}, which is no modality. "
+                f"Use some of {', '.join(MODALITIES)}."
+            )
 
     def identity(self) -> Mapping[str, Json]:
         """Return what decides the batches, besides the dataset."""
         fields = asdict(self)
         del fields["max_cache_bytes"]
+        if not self.requires:
+            del fields["requires"]
         name = f"{type(self).__module__}.{type(self).__qualname__}"
         return {"loader": name, "code_version": self.code_version, **fields}
 
     def open(self, inputs: Inputs) -> "OpenMultimodal":
         """Open the dataset and the tokenizer among the inputs."""
-        dataset = ShardedDataset(inputs[DATASET_STEP])
+        dataset = ShardedDataset(inputs[DATASET_STEP], inputs.forgotten.keys)
         url = storage.join(inputs[TOKENIZER_STEP].url, TOKENIZER_NAME)
         try:
             tokenizer = Tokenizer.from_str(storage.read(url).decode())
@@ -125,6 +136,7 @@ class OpenMultimodal:
         self._group_ids = {name: index for index, name in enumerate(groups)}
         self._cache: OrderedDict[str, Decoded] = OrderedDict()
         self._num_cached_bytes = 0
+        self._required: dict[str, list[Entry]] = {}
         # ranks share the cores: one thread each, and the same bytes whatever their number
         cv2.setNumThreads(0)
 
@@ -137,13 +149,13 @@ class OpenMultimodal:
         return int(self._tokenizer.get_vocab_size())
 
     def samples(self, split: str) -> Sequence[SampleInfo]:
-        return [entry.info for entry in self._dataset.split(split)]
+        return [entry.info for entry in self._entries(split)]
 
     def parts(self, key: str) -> Mapping[str, bytes]:
         return self._dataset.read(self._dataset.entry(key))
 
     def num_steps(self, split: str, *, global_batch_size: int) -> int:
-        return len(self._dataset.split(split)) // global_batch_size
+        return len(self._entries(split)) // global_batch_size
 
     def epoch(
         self,
@@ -156,7 +168,7 @@ class OpenMultimodal:
         num_ranks: int,
         first_step: int = 0,
     ) -> Iterator[Batch]:
-        entries = self._dataset.split(split)
+        entries = self._entries(split)
         for chosen in rank_batches(
             len(entries),
             seed=seed,
@@ -170,10 +182,28 @@ class OpenMultimodal:
             yield self._batch(some, [self._augmented(entry, seed, epoch) for entry in some])
 
     def in_order(self, split: str, *, batch_size: int) -> Iterator[Batch]:
-        entries = self._dataset.split(split)
+        entries = self._entries(split)
         for first in range(0, len(entries), batch_size):
             some = entries[first : first + batch_size]
             yield self._batch(some, [self._decoded(entry) for entry in some])
+
+    def _entries(self, split: str) -> Sequence[Entry]:
+        """Return the samples of a split that have what is required."""
+        entries = self._dataset.split(split)
+        if not self.config.requires:
+            return entries
+        if split not in self._required:
+            self._required[split] = [entry for entry in entries if self._has_required(entry)]
+        if not self._required[split]:
+            raise StepError(
+                f"none of the {len(entries)} samples of the split {split!r} of {self._dataset.url} "
+                f"has {' and '.join(self.config.requires)}. Require less in loader.requires."
+            )
+        return self._required[split]
+
+    def _has_required(self, entry: Entry) -> bool:
+        found = set(map(modality_of, entry.info.extensions))
+        return found.issuperset(self.config.requires)
 
     def _augmented(self, entry: Entry, seed: int, epoch: int) -> Decoded:
         decoded = self._decoded(entry)

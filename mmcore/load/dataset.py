@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmcore import storage
+from mmcore.core.forgotten import hidden_keys
 from mmcore.core.loader import SampleInfo
 from mmcore.core.step import Artifact
 from mmcore.errors import IntegrityError, StepError, StorageError
@@ -27,12 +28,17 @@ class Entry:
 
 
 class ShardedDataset:
-    """Reads parts of samples from the shards of one dataset version."""
+    """Reads parts of samples from the shards of one dataset version.
 
-    def __init__(self, artifact: Artifact) -> None:
+    What is to be forgotten is not there: `hidden` are its keys, or, where nobody has looked yet,
+    what is asked for at this moment. Ranks are given it, so that all see the same samples.
+    """
+
+    def __init__(self, artifact: Artifact, hidden: frozenset[str] | None = None) -> None:
         self._handles: dict[str, int] = {}
         self.url = artifact.url
-        self.entries = _read_table(artifact)
+        hidden = hidden_keys(artifact.url) if hidden is None else hidden
+        self.entries = [one for one in _read_table(artifact) if one.info.key not in hidden]
         self._by_key = {entry.info.key: entry for entry in self.entries}
         self._by_split: dict[str, list[Entry]] = {}
         for entry in self.entries:

@@ -1,6 +1,7 @@
 """Sound: bytes to mono float32 under limits that hold before a sample is decoded, and back."""
 
 import io
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -27,6 +28,26 @@ LOG_FLOOR = 1e-10
 _MIN_DECODED_FRACTION = 0.98
 
 
+@dataclass(frozen=True, slots=True)
+class AudioHeader:
+    """What a sound file says of itself before anything is decoded."""
+
+    rate_hz: int
+    num_channels: int
+    num_frames: int
+    """A frame is one value per channel. An MP3 says it only approximately."""
+
+
+def audio_header(data: bytes) -> AudioHeader:
+    """Return what the header says; SampleError `audio_format_refused` or `audio_undecodable`."""
+    name = _taken_format_of(data)
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            return AudioHeader(int(file.samplerate), int(file.channels), int(file.frames))
+    except soundfile.LibsndfileError as error:
+        raise _undecodable(name, data, error) from error
+
+
 def decode_audio(data: bytes, *, max_seconds: float = MAX_SECONDS) -> tuple[Waveform, int]:
     """Return (float32 mono [num_samples], rate in Hz): full scale is 1, channels are averaged.
 
@@ -35,12 +56,7 @@ def decode_audio(data: bytes, *, max_seconds: float = MAX_SECONDS) -> tuple[Wave
     container shows that its end is missing, `audio_empty`, and `audio_undecodable`. A cut MP3
     without a Xing header cannot be told from a shorter one.
     """
-    name = container.format_of(data)
-    if name is None:
-        raise SampleError(
-            "audio_format_refused",
-            f"starts with {data[:12]!r}; taken are WAV, FLAC, OGG and MP3",
-        )
+    name = _taken_format_of(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             rate_hz, num_frames = int(file.samplerate), int(file.frames)
@@ -49,9 +65,7 @@ def decode_audio(data: bytes, *, max_seconds: float = MAX_SECONDS) -> tuple[Wave
                 min(num_frames, int(max_seconds * rate_hz)), "float32", always_2d=True
             )
     except soundfile.LibsndfileError as error:
-        # its full words name an address in memory, and details are stored: equal input, equal bytes
-        detail = f"{name} of {len(data)} bytes: {error.error_string}"
-        raise SampleError("audio_undecodable", detail) from error
+        raise _undecodable(name, data, error) from error
     missing = container.missing_end(name, data)
     if missing is None and len(frames) < _MIN_DECODED_FRACTION * num_frames:
         missing = f"{len(frames)} of {num_frames} frames decoded"
@@ -175,6 +189,22 @@ def _mel_to_hz(mel: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np
 @lru_cache(maxsize=8)
 def _hann(length: int) -> Waveform:
     return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)).astype(np.float32)
+
+
+def _taken_format_of(data: bytes) -> str:
+    name = container.format_of(data)
+    if name is None:
+        raise SampleError(
+            "audio_format_refused",
+            f"starts with {data[:12]!r}; taken are WAV, FLAC, OGG and MP3",
+        )
+    return name
+
+
+def _undecodable(name: str, data: bytes, error: soundfile.LibsndfileError) -> SampleError:
+    # its full words name an address in memory, and details are stored: equal input, equal bytes
+    detail = f"{name} of {len(data)} bytes: {error.error_string}"
+    return SampleError("audio_undecodable", detail)
 
 
 def _check_header(num_channels: int, rate_hz: int, num_frames: int, max_seconds: float) -> None:

@@ -9,6 +9,8 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import cv2
@@ -38,7 +40,10 @@ _SIGNATURES = {
     b"II+\x00": "TIFF",
     b"MM\x00+": "TIFF",
 }
+_SVG_BYTES = 4_096
 _ORIENTATION_TAG = 0x0112
+# The orientations that change width and height
+_TURNED = (5, 6, 7, 8)
 
 # What Pillow raises for a broken file (PIL.ImageFile.ImageFile.__init__ names the second line
 # itself). MemoryError is not among them: it may be this machine's fault, and then
@@ -60,22 +65,49 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = M
     `image_format_refused` for anything else, `image_over_limit` by the size in the header, before
     decoding, and `image_undecodable` for what is broken or cut off.
     """
-    image_format = _format_of(data)
-    if image_format is None:
-        raise SampleError(
-            "image_format_refused",
-            f"starts with {data[:12]!r}; taken are JPEG, PNG, WebP, GIF, BMP and TIFF",
-        )
+    image_format = _taken_format_of(data)
     if image_format == "JPEG":
         decoded = _decode_plain_jpeg(data, max_pixels, max_side)
         if decoded is not None:
             return decoded
+    with _pillow(image_format, data):
+        return _decode_with_pillow(data, image_format, max_pixels, max_side)
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) of the upright picture by the header alone; nothing is decoded.
+
+    SampleError `image_format_refused`, `image_undecodable` for a broken header, and
+    `image_over_limit` from the size on that Pillow takes for a bomb (89 megapixels).
+    """
+    image_format = _taken_format_of(data)
+    if image_format == "JPEG":
+        size = _plain_jpeg_size(data)
+        if size is not None:
+            return size
+    with _pillow(image_format, data), Image.open(io.BytesIO(data), formats=[image_format]) as image:
+        width, height = image.size
+        try:
+            # of a TIFF, Pillow says the upright size itself; of a PNG without EXIF in its head, it
+            # would decode the picture to look behind it
+            is_plain = image_format == "TIFF" or (
+                image_format == "PNG" and "exif" not in image.info
+            )
+            is_turned = not is_plain and _orientation(image) in _TURNED
+        except _DECODER_ERRORS:
+            is_turned = False
+    return (height, width) if is_turned else (width, height)
+
+
+@contextmanager
+def _pillow(image_format: str, data: bytes) -> Iterator[None]:
+    """Turn what Pillow raises for a broken file into a SampleError."""
     try:
         with _warnings_lock, warnings.catch_warnings():
             # odd metadata is no reason to refuse a picture, and one line per file would drown a log
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _decode_with_pillow(data, image_format, max_pixels, max_side)
+            yield
     except _BOMB_ERRORS as error:
         raise SampleError("image_over_limit", f"{image_format}: {error}") from error
     except UnidentifiedImageError as error:
@@ -124,6 +156,13 @@ def encode_png(image: Pixels) -> bytes:
     return buffer.getvalue()
 
 
+def encode_webp(image: Pixels, *, quality: int = 95) -> bytes:
+    """Return uint8 RGB [H, W, 3] as lossy WebP; equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
 def resize_square(image: Pixels, side: int, *, fit: Fit = "pad") -> Pixels:
     """Return a picture as uint8 [side, side, 3].
 
@@ -145,12 +184,30 @@ def resize_square(image: Pixels, side: int, *, fit: Fit = "pad") -> Pixels:
 
 
 def fit_within(image: Pixels, side: int) -> Pixels:
-    """Return a picture with its proportions and at most `side` pixels a side; never enlarged."""
+    """Return a picture, of colours or gray, with at most `side` pixels a side; never enlarged."""
     height, width = image.shape[:2]
     if max(height, width) <= side:
         return image
     scale = side / max(height, width)
     return _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def _taken_format_of(data: bytes) -> str:
+    image_format = _format_of(data)
+    if image_format is None:
+        found = f"starts with {data[:12]!r}"
+        if _is_svg(data):
+            # drawing one means to follow what it names: files, addresses, entities, scripts
+            found = "SVG is not drawn: make a PNG of it"
+        taken = "taken are JPEG, PNG, WebP, GIF, BMP and TIFF"
+        raise SampleError("image_format_refused", f"{found}; {taken}")
+    return image_format
+
+
+def _is_svg(data: bytes) -> bool:
+    """Whether it looks like one; it is not parsed."""
+    start = data[:_SVG_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return start.startswith((b"<svg", b"<?xml", b"<!")) and b"<svg" in start
 
 
 def _format_of(data: bytes) -> str | None:
@@ -159,12 +216,17 @@ def _format_of(data: bytes) -> str | None:
     return next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
 
 
+def over_limit(height: int, width: int, max_pixels: int, max_side: int) -> str | None:
+    """Return what is wrong with a size, or None."""
+    if height * width <= max_pixels and max(height, width) <= max_side:
+        return None
+    return f"{width} x {height} px; at most {max_pixels} px in all and {max_side} px a side"
+
+
 def _check_size(height: int, width: int, max_pixels: int, max_side: int) -> None:
-    if height * width > max_pixels or max(height, width) > max_side:
-        raise SampleError(
-            "image_over_limit",
-            f"{width} x {height} px; at most {max_pixels} px in all and {max_side} px a side",
-        )
+    detail = over_limit(height, width, max_pixels, max_side)
+    if detail is not None:
+        raise SampleError("image_over_limit", detail)
 
 
 def _decode_plain_jpeg(data: bytes, max_pixels: int, max_side: int) -> Pixels | None:
@@ -180,6 +242,15 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int, max_side: int) -> Pixels | 
     except ValueError:
         return None
     return _upright(image, orientation)
+
+
+def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    is_turned = _jpeg_orientation(data) in _TURNED
+    return (height, width) if is_turned else (width, height)
 
 
 def _jpeg_orientation(data: bytes) -> int:
@@ -230,12 +301,13 @@ def _to_rgb(image: Image.Image) -> Pixels:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
         image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+    # a copy that is not made: of a large picture it would be a quarter of a gigabyte
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _upright(image: Pixels, orientation: int) -> Pixels:
     """Undo the orientation of EXIF tag 0x0112 (EXIF 2.32, section 4.6.4)."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TURNED:
         image = image.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         image = image[::-1]

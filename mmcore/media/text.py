@@ -3,12 +3,18 @@
 from mmcore.errors import SampleError
 from mmcore.sample import Sample
 
+MAX_TEXT_BYTES = 1 << 20
+"""A book has less; all work on text is in proportion to its length."""
+
 
 def decode_text(data: bytes) -> str:
     """Return UTF-8 text without its byte order mark; SampleError `text_undecodable` otherwise.
 
-    No other encoding is tried: a wrong guess would be stored as if it were right.
+    No other encoding is tried: a wrong guess would be stored as if it were right. SampleError
+    `text_over_limit` beyond a mebibyte.
     """
+    if len(data) > MAX_TEXT_BYTES:
+        raise SampleError("text_over_limit", f"{len(data)} bytes > {MAX_TEXT_BYTES}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

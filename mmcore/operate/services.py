@@ -60,8 +60,7 @@ def local_services(settings: Settings, *, only: tuple[str, ...] = ()) -> list[Se
         if name not in builders:
             raise ConfigError(f"no service is named {name!r}. There are: {', '.join(builders)}")
     wanted = [name for name in builders if name not in elsewhere() and (not only or name in only)]
-    for module in ("httpx", "psutil"):
-        _require(module, "operate")
+    _require("psutil", "operate")
     services = [builders[name](settings) for name in wanted]
     return [_without_absent(service, frozenset(wanted)) for service in services]
 

@@ -2,22 +2,27 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from mmcore import storage
+from mmcore.clean.parts import RequireParts
 from mmcore.config import Loaded, Path_, Problem, load_config
 from mmcore.core.corpus_work import CorpusWork
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.graph import Graph
+from mmcore.core.linkage import META_PREFIX
 from mmcore.core.map_work import MapWork
 from mmcore.core.source import SCAN_STEP, Source
 from mmcore.core.stage import CorpusRule, Stage
 from mmcore.core.step import Step, Work
 from mmcore.encode.tokenizer import TokenizerWork
 from mmcore.errors import ConfigError
-from mmcore.ingest.layout import Layout
+from mmcore.ingest.captions import EXPANDED_FROM
+from mmcore.ingest.layout import ContainerLayout, Layout
 from mmcore.ingest.work import IngestWork
 from mmcore.recipe.components import InvalidComponent, find_class, make, make_named
+from mmcore.recipe.overrides import is_by_modality, spelled_out
 from mmcore.recipe.schema import Recipe
 from mmcore.shard.work import ShardWork
 
@@ -35,11 +40,20 @@ class LoadedRecipe:
     """What was set besides the file: `a.b=c`."""
 
 
-def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = False) -> LoadedRecipe:
+def load_recipe(
+    file: str,
+    *,
+    overrides: Sequence[str] = (),
+    rebuild: bool = False,
+    settled: str | None = None,
+) -> LoadedRecipe:
     """Read, check and build a recipe; ConfigError with every problem and its place.
 
-    `rebuild` makes the dataset from the ground up, whatever it could build on.
+    `rebuild` makes the dataset from the ground up, whatever it could build on; `settled` is then
+    the fingerprint of a version whose splits are held on to.
     """
+    if any(map(is_by_modality, overrides)):
+        overrides = spelled_out(overrides, load_config(file, Recipe).value.clean)
     loaded = load_config(file, Recipe, overrides=overrides)
     builder = _Builder(loaded.value)
     steps = builder.steps()
@@ -47,11 +61,17 @@ def load_recipe(file: str, *, overrides: Sequence[str] = (), rebuild: bool = Fal
     if problems:
         raise loaded.error(problems)
     section = loaded.value.source
-    is_relative = storage.is_local(section.path)
-    url = os.path.abspath(section.path) if is_relative else section.path
+    path = section.path.removeprefix("file://")
+    url = os.path.abspath(path) if storage.is_local(path) else path
     ingest = next(step.work for step in steps if isinstance(step.work, IngestWork))
-    count_new = None if rebuild else ingest.count_new
-    graph = Graph(loaded.value.name, Source(url, section.hint), tuple(steps), count_new)
+    reader = ingest.layout if isinstance(ingest.layout, ContainerLayout) else None
+    graph = Graph(
+        loaded.value.name,
+        Source(url, section.hint, reader),
+        tuple(steps),
+        compare=None if rebuild else ingest.compare,
+        settled=settled,
+    )
     return LoadedRecipe(loaded.value, graph, loaded, tuple(overrides))
 
 
@@ -61,6 +81,8 @@ class _Builder:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.problems: list[Problem] = []
+        # where they are wrong, the problem is said and nothing is run by these
+        self.limits = self._made(DecoderLimits, recipe.limits, ("limits",)) or DecoderLimits()
 
     def steps(self) -> list[Step]:
         """Return the steps of the recipe in their order; incomplete where there are problems."""
@@ -71,29 +93,41 @@ class _Builder:
 
     def _data_steps(self) -> list[Step | None]:
         recipe = self.recipe
+        if recipe.source.path.startswith("memory://"):
+            message = (
+                "what is in the memory of this process is not there for the others, in which "
+                "samples are read and decoded. Give a folder or a bucket."
+            )
+            self.problems.append(Problem(("source", "path"), message))
         layout = self._named(recipe.source.layout, ("source", "layout"), Layout, default="folder")
-        split = self._rule(recipe.split, "split", default="group_split", seed=recipe.seed)
+        split = self._rule(recipe.split, ("split",), default="group_split", seed=recipe.seed)
+        if recipe.source.captions == "each" and split is not None:
+            split = _linked(split)
+        clean = self._chain(recipe.clean, "clean", "ingest")
         before_split = "clean" if recipe.dedup is None else "dedup"
         steps = [
             self._step("ingest", self._ingest(layout), SCAN_STEP, grows=True),
-            self._step("clean", self._chain(recipe.clean, "clean", "ingest"), "ingest"),
+            self._step("clean", clean, "ingest"),
         ]
         if recipe.dedup is not None:
-            rule = self._rule(recipe.dedup, "dedup", default="exact_duplicates")
-            dedup = _corpus_work("dedup", "clean", rule)
+            dedup = _corpus_work("dedup", "clean", self._dedup(recipe.dedup))
             steps.append(self._step("dedup", dedup, "clean", grows=True))
-        work = _corpus_work("split", before_split, split)
-        steps.append(self._step("split", work, before_split, grows=True))
+        work = _corpus_work("split", before_split, [split])
+        steps.append(self._step("split", work, before_split, grows=True, settles=True))
         if recipe.tokenizer is not None:
             tokenizer = self._made(TokenizerWork, recipe.tokenizer, ("tokenizer",))
             # models of one dataset share it, so that one can start from another's weights
             steps.append(self._step("tokenizer", tokenizer, "split", pinned=("split",)))
-        steps.append(self._step("encode", self._chain(recipe.encode, "encode", "split"), "split"))
+        encode = self._chain(recipe.encode, "encode", "split")
+        steps.append(self._step("encode", encode, "split", *self._needs(encode)))
         defaults = {
             "name": recipe.name,
             "seed": recipe.seed,
             "licence": getattr(layout, "licence", ""),
             "together": getattr(split, "together", ()),
+            "optional": _optional(clean),
+            "max_distance": getattr(split, "max_distance", {}),
+            "min_similarity": getattr(split, "min_similarity", {}),
         }
         shard = self._made(ShardWork, {**defaults, **recipe.shard}, ("shard",))
         directory = f"ds/{recipe.name}"
@@ -142,6 +176,7 @@ class _Builder:
         *inputs: str,
         directory: str = "",
         grows: bool = False,
+        settles: bool = False,
         pinned: Sequence[str] = (),
     ) -> Step | None:
         if work is None:
@@ -153,31 +188,49 @@ class _Builder:
             directory=directory,
             max_quarantined=self.recipe.max_quarantined,
             grows=grows,
+            settles=settles,
             pinned=frozenset(pinned),
         )
 
     def _ingest(self, layout: Layout | None) -> IngestWork | None:
-        samples_per_task = self.recipe.source.samples_per_task
+        source = self.recipe.source
         if layout is None:
             return None
-        return IngestWork(layout=layout, samples_per_task=samples_per_task)
+        return IngestWork(
+            layout=layout, samples_per_task=source.samples_per_task, captions=source.captions
+        )
 
     def _chain(
         self, section: Mapping[str, Mapping[str, Any] | None], step: str, samples_from: str
-    ) -> MapWork | None:
+    ) -> MapWork:
         stages = [
             self._named(fields, (step, name), Stage, default=name)
             for name, fields in section.items()
         ]
         found = tuple(stage for stage in stages if stage is not None)
-        return MapWork(step=step, samples_from=samples_from, stages=found)
+        return MapWork(step=step, samples_from=samples_from, stages=found, limits=self.limits)
+
+    def _needs(self, work: MapWork) -> list[str]:
+        """Return the steps that a chain reads besides the one of its samples."""
+        needed = sorted({name for stage in work.stages for name in stage.needs})
+        if "tokenizer" in needed and self.recipe.tokenizer is None:
+            message = "a stage wants the recipe's tokenizer: add a `tokenizer:` section or a path"
+            self.problems.append(Problem(("encode",), message))
+        return needed
+
+    def _dedup(self, fields: Mapping[str, Any]) -> list[CorpusRule | None]:
+        """Return the one rule, or several that are told apart by their names."""
+        if not has_several_rules(fields):
+            return [self._rule(fields, ("dedup",), default="exact_duplicates")]
+        return [
+            self._rule(of_rule or {}, ("dedup", name), default=name)
+            for name, of_rule in fields.items()
+        ]
 
     def _rule(
-        self, fields: Mapping[str, Any], section: str, *, default: str, **defaults: Any
+        self, fields: Mapping[str, Any], path: Path_, *, default: str, **defaults: Any
     ) -> CorpusRule | None:
-        return self._guarded(
-            lambda: _rule_with_defaults(fields, section, default, defaults), (section,)
-        )
+        return self._guarded(lambda: _rule_with_defaults(fields, path, default, defaults), path)
 
     def _named(
         self, fields: Mapping[str, Any] | None, path: Path_, kind: type[MadeT], *, default: str
@@ -197,16 +250,44 @@ class _Builder:
         return None
 
 
-def _corpus_work(step: str, samples_from: str, rule: CorpusRule | None) -> CorpusWork | None:
-    return None if rule is None else CorpusWork(step=step, samples_from=samples_from, rule=rule)
+def has_several_rules(fields: Mapping[str, Any]) -> bool:
+    """Return whether a section names rules, each with its fields, and is not itself one rule."""
+    return bool(fields) and all(
+        value is None or isinstance(value, dict) for value in fields.values()
+    )
+
+
+def _corpus_work(
+    step: str, samples_from: str, rules: Sequence[CorpusRule | None]
+) -> CorpusWork | None:
+    made = tuple(rule for rule in rules if rule is not None)
+    if len(made) < len(rules):
+        return None
+    return CorpusWork(step=step, samples_from=samples_from, rules=made)
+
+
+def _linked(split: CorpusRule) -> CorpusRule:
+    """Return a split that keeps what was one sample on one side."""
+    together = getattr(split, "together", None)
+    link = f"{META_PREFIX}{EXPANDED_FROM}"
+    if together is None or link in together:
+        return split
+    return replace(split, together=(*together, link))  # type: ignore[call-arg]
+
+
+def _optional(clean: MapWork) -> tuple[str, ...]:
+    """Return the modalities that cleaning lets samples do without."""
+    declared = [stage.optional for stage in clean.stages if isinstance(stage, RequireParts)]
+    return declared[-1] if declared else ()
 
 
 def _rule_with_defaults(
-    fields: Mapping[str, Any], section: str, default: str, defaults: Mapping[str, Any]
+    fields: Mapping[str, Any], path: Path_, default: str, defaults: Mapping[str, Any]
 ) -> CorpusRule:
     """Build a rule, giving it those of the defaults that it has a field for."""
-    cls = find_class(fields.get("use", default), (section,))
+    name = fields.get("use", default)
+    cls = find_class(name, path[:-1] if name == path[-1] else path)
     known = getattr(cls, "__dataclass_fields__", {})
     usable = {name: value for name, value in defaults.items() if name in known}
-    made: CorpusRule = make_named({**usable, **fields}, (section,), CorpusRule, default=default)
+    made: CorpusRule = make_named({**usable, **fields}, path, CorpusRule, default=default)
     return made

@@ -11,6 +11,7 @@ from typing import Any
 from mmcore import storage
 from mmcore.core.cancel import StopSwitch
 from mmcore.core.executor import Executor
+from mmcore.core.forget import mark_versions
 from mmcore.core.graph import Plan, make_plan
 from mmcore.core.lease import Holder, Lease, acquire, lease_url
 from mmcore.core.manifest import load_manifest
@@ -71,6 +72,8 @@ def open_run(
                 pulse.lease = _take_lease(log, root, stop, tell, is_waiting=is_waiting)
                 run.fence = pulse.lease.fence
             yield run, log
+            # a version that was being made when somebody asked has to name what it holds as well
+            mark_versions(root, loaded.recipe.name)
         except BaseException as raised:
             # what breaks because the run is being stopped is no reason of its own
             error = stop.error or raised

@@ -28,10 +28,7 @@ def recipe_schema() -> dict[str, Any]:
     properties["extends"] = {"type": ["string", "array"], "items": {"type": "string"}}
     # what a recipe leaves out may be in one that it extends
     schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["extends"]}]
-    stages = {
-        name: {"anyOf": [stage, {"type": "null"}]} if not stage["required"] else stage
-        for name, stage in _by_name(Stage, definitions).items()
-    }
+    stages = _or_null(_by_name(Stage, definitions))
     chain = {
         "type": "object",
         "properties": stages,
@@ -40,7 +37,14 @@ def recipe_schema() -> dict[str, Any]:
     }
     properties["clean"] = properties["encode"] = chain
     definitions["SourceSection"]["properties"]["layout"] = _any_of(Layout, definitions)
-    properties["dedup"] = properties["split"] = _any_of(CorpusRule, definitions)
+    properties["split"] = _any_of(CorpusRule, definitions)
+    rules = {
+        "type": "object",
+        "properties": _or_null(_by_name(CorpusRule, definitions)),
+        "additionalProperties": {"type": "object", "required": ["use"]},
+        "minProperties": 1,
+    }
+    properties["dedup"] = {"anyOf": [*_any_of(CorpusRule, definitions)["anyOf"], rules]}
     sections: Mapping[str, type[Any]] = {
         "tokenizer": TokenizerWork,
         "shard": ShardWork,
@@ -62,6 +66,14 @@ def _by_name(kind: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
         if issubclass(cls, kind):
             found[name] = _fields_schema(cls, definitions)
     return found
+
+
+def _or_null(by_name: dict[str, Any]) -> dict[str, Any]:
+    """Let those be null that have nothing to say."""
+    return {
+        name: {"anyOf": [schema, {"type": "null"}]} if not schema["required"] else schema
+        for name, schema in by_name.items()
+    }
 
 
 def _any_of(kind: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Verdict:
     should_run: bool
     why: str
     num_new_samples: int
+    """New and changed ones; what was removed or is to be forgotten is told in `why`."""
     dataset: str | None
     """`name/version` on which the new samples come, or that is there already."""
     overrides: tuple[str, ...] = ()
@@ -103,9 +104,12 @@ def consider(
 def nothing_gained(shard: Artifact) -> str | None:
     """Return why training would learn nothing new from a version, or None when it would."""
     increments: Any = shard.manifest.facts["increments"]
-    if len(increments) == 1 or increments[-1]["num_samples"].get("train"):
+    last = increments[-1]
+    if len(increments) == 1 or last["num_samples"].get("train"):
         return None
-    added = sum(increments[-1]["num_samples"].values())
+    if last.get("num_gone", {}).get("train"):
+        return None  # less to learn from is another model too
+    added = sum(last["num_samples"].values())
     return (
         f"{added} new samples came through and none into the training split"
         if added
@@ -218,7 +222,7 @@ def _on_new_samples(
 ) -> Verdict:
     policy = loaded.recipe.retrain
     number, base = ground.num_new or 0, str(ground.base)
-    found = f"{number} new samples on top of {base}"
+    found = f"{ground.change} on top of {base}"
     enough_at = _last_time(loaded, root, ground) + timedelta(hours=policy.max_wait_hours)
     has_waited = policy.max_wait_hours > 0 and now >= enough_at
     if number < policy.min_new_samples and not has_waited and not force:

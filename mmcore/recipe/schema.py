@@ -19,8 +19,11 @@ class SourceSection(Section):
     path: str
     """A folder, or an fsspec URL such as s3://bucket/prefix."""
     layout: Fields
-    """`use: folder` or `use: stamps`, or an import path, with its fields."""
+    """`use: folder`, `webdataset`, `table`, `urls` or `stamps`, or an import path, with its
+    fields."""
     samples_per_task: Annotated[int, Field(ge=1)] = 256
+    captions: Literal["together", "each"] = "together"
+    """Captions by language (`en.txt`, `fr.txt`): parts of one sample, or a sample each."""
     hint: str = ""
     """Said when nothing is found at `path`: how to get the corpus."""
 
@@ -58,10 +61,13 @@ class Recipe(Section):
     """Of the split, the order of samples and the training, where they name none of their own."""
     max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.05
     """The share of broken samples above which a step fails."""
+    limits: Fields = {}
+    """What one sample may cost in `clean` and `encode` before it is quarantined."""
     source: SourceSection
     clean: dict[str, Fields | None] = {}
     """Stages in their order; the first that does not keep a sample decides."""
     dedup: Fields | None = None
+    """One rule, or several by name, each over what those before it kept."""
     split: Fields
     encode: dict[str, Fields | None] = {}
     """Stages in their order."""

@@ -14,9 +14,14 @@ def dataset_card(
     num_shards: Mapping[str, int],
     num_bytes: int,
     extensions: Sequence[str],
+    optional: Sequence[str] = (),
     labels: Mapping[str, int],
+    num_tombstones: int = 0,
 ) -> bytes:
-    """Return the card; `num_samples` and `num_shards` are by split."""
+    """Return the card; `num_samples` and `num_shards` are by split.
+
+    Samples may lack those of the extensions that are `optional`.
+    """
     splits = [split for split in _HF_SPLITS if split in num_samples]
     data_files = [
         line
@@ -40,7 +45,9 @@ def dataset_card(
         "",
         (
             f"{sum(num_samples.values())} samples in {sum(num_shards.values())} WebDataset shards "
-            f"of {num_bytes} bytes. Every sample has the parts {', '.join(extensions)}."
+            f"of {num_bytes} bytes. Every sample has the parts "
+            f"{', '.join(name for name in extensions if name not in optional)}"
+            f"{'; some lack ' + ', '.join(optional) if optional else ''}."
         ),
         f"Licence: {licence or 'not stated'}.",
         "",
@@ -49,6 +56,7 @@ def dataset_card(
         *(f"| {split} | {num_samples[split]} | {num_shards[split]} |" for split in splits),
         "",
         *_label_lines(labels),
+        *_tombstone_lines(num_tombstones),
         "`manifest.parquet` has a row per sample: split, shard, position, parts, metadata, scores.",
         "",
         "## How to load it",
@@ -56,9 +64,19 @@ def dataset_card(
         "Run these in this directory.",
         "",
         "```python",
+        "import json",
+        "from pathlib import Path",
+        "",
         "import webdataset",
         "",
+        "gone = {",
+        '    (one["shard"], one["key"])',
+        '    for file in map(Path, ("tombstones.json", "forgotten.json"))',
+        "    if file.exists()",
+        '    for one in json.loads(file.read_text())["tombstones"]',
+        "}",
         f'samples = webdataset.WebDataset("{plain}", shardshuffle=False)',
+        'samples = samples.select(lambda one: (one["__url__"], one["__key__"]) not in gone)',
         "```",
         "",
         "```python",
@@ -81,6 +99,17 @@ def dataset_card(
         "cooker says what the parts mean.",
     ]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _tombstone_lines(number: int) -> list[str]:
+    if not number:
+        return []
+    return [
+        f"{number} more samples lie in the shards and count no more: they changed, were removed",
+        "or are to be forgotten. `tombstones.json` names them; skip them, as the first example",
+        "below does, or ask for a compacted version.",
+        "",
+    ]
 
 
 def _label_lines(labels: Mapping[str, int]) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mmcore.core.step import canonical_json
 from mmcore.errors import StepError
+from mmcore.media.near.prints import without_prints
 from mmcore.sample import Json, Sample
 
 EXTENSION = "json"
@@ -27,7 +28,10 @@ class Schema:
 
 
 def schema_of(samples: Iterable[Sample]) -> Schema:
-    """Return the fields that cover every sample, each with the narrowest type that holds them."""
+    """Return the fields that cover every sample, each with the narrowest type that holds them.
+
+    Prints are left out: they are of use to rules, and to no reader of shards.
+    """
     kinds: dict[str, set[str]] = defaultdict(set)
     num_with: dict[str, int] = defaultdict(int)
     scores: set[str] = set()
@@ -35,7 +39,7 @@ def schema_of(samples: Iterable[Sample]) -> Schema:
     for sample in samples:
         num_samples += 1
         scores.update(sample.scores)
-        for name, value in sample.meta.items():
+        for name, value in without_prints(sample.meta).items():
             kinds[name].add(_kind(value))
             num_with[name] += 1
     if SCORES in kinds:

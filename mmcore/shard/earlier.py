@@ -1,13 +1,15 @@
 """The dataset version that an increment builds on: its shards stay, and new ones are like them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmcore import storage
+from mmcore.core.change import gone_now
 from mmcore.core.manifest import FileRecord
 from mmcore.core.step import Artifact, Inputs
+from mmcore.core.tombstones import Tombstone, read_tombstones
 from mmcore.errors import StepError
 from mmcore.sample import Sample
 from mmcore.shard.document import EXTENSION, Schema, misfit
@@ -21,6 +23,8 @@ class Earlier:
     """A committed dataset version, as the next one has to take it."""
 
     artifact: Artifact
+    gone: Mapping[str, str] = field(default_factory=dict)
+    """What counts no more in the next version: the reason by key."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -58,12 +62,26 @@ class Earlier:
         return list(added)
 
     def samples(self) -> dict[str, list[StoredSample]]:
-        """Return what each shard holds, by its path, in order."""
-        stored: dict[str, list[StoredSample]] = defaultdict(list)
-        table = storage.read(storage.join(self.artifact.url, TABLE_NAME))
-        for sample in from_parquet(table):
-            stored[sample.shard].append(sample)
-        return dict(stored)
+        """Return what counts of each shard, by its path, in order; empty where nothing does."""
+        stored: dict[str, list[StoredSample]] = {
+            file.path: [] for file in self.files if file.path.endswith(".tar")
+        }
+        for sample in self._table():
+            if sample.key not in self.gone:
+                stored[sample.shard].append(sample)
+        return stored
+
+    def dead(self) -> list[StoredSample]:
+        """Return the samples that count no more from now on."""
+        return [sample for sample in self._table() if sample.key in self.gone]
+
+    def tombstones(self, dead: Sequence[StoredSample]) -> list[Tombstone]:
+        """Return the tombstones of the next version: those that are there, and new ones."""
+        new = [Tombstone(one.shard, one.index, one.key, self.gone[one.key]) for one in dead]
+        return [*read_tombstones(self.artifact.url), *new]
+
+    def _table(self) -> list[StoredSample]:
+        return list(from_parquet(storage.read(storage.join(self.artifact.url, TABLE_NAME))))
 
     def check_fit(self, newcomers: Sequence[Sample]) -> None:
         """Raise StepError where the `json` part of a newcomer would be of another type."""
@@ -87,4 +105,4 @@ class Earlier:
 def earlier(inputs: Inputs, step: str) -> Earlier | None:
     """Return the version that is built on, or None in the first increment."""
     found = inputs.earlier(step)
-    return Earlier(found[-1]) if found else None
+    return Earlier(found[-1], gone_now(inputs)) if found else None

@@ -6,8 +6,10 @@ Written after Energon 7.4.0; its documentation warns that the tables may change 
 import json
 import sqlite3
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from mmcore.core.tombstones import Tombstone
 from mmcore.shard.table import StoredSample
 from mmcore.shard.tar import BLOCK_BYTES, padded
 
@@ -42,11 +44,16 @@ _WRITER_VERSION = slice(96, 100)
 
 
 def energon_files(
-    samples: Sequence[StoredSample], num_samples: Mapping[str, int], *, table_sha256: str
+    samples: Sequence[StoredSample],
+    num_samples: Mapping[str, int],
+    *,
+    tombstones: Sequence[Tombstone] = (),
+    table_sha256: str,
 ) -> dict[str, bytes]:
     """Return the files of `.nv-meta` by path, from the samples in the order of their shards.
 
-    `num_samples` is by shard. The id is derived from the table's hash: the same data, the same id.
+    `num_samples` is by shard, with those under a tombstone: they are excluded by name. The id is
+    derived from the table's hash: the same data, the same id.
     """
     shards = sorted(num_samples)
     info = {
@@ -55,7 +62,7 @@ def energon_files(
     }
     files = {
         "dataset.yaml": _DATASET_YAML,
-        "split.yaml": _split_yaml(shards),
+        "split.yaml": _split_yaml(shards, _excluded(tombstones, num_samples)),
         ".info.json": (json.dumps(info, indent=2) + "\n").encode(),
         "index.sqlite": _index_sqlite(samples, shards),
         "index.uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, table_sha256)).encode(),
@@ -70,13 +77,23 @@ def sample_range(sample: StoredSample) -> tuple[int, int]:
     return start, last.offset + padded(last.num_bytes) - start
 
 
-def _split_yaml(shards: Sequence[str]) -> bytes:
-    splits = sorted({path.split("/", 1)[0] for path in shards})
+def _excluded(tombstones: Sequence[Tombstone], num_samples: Mapping[str, int]) -> list[str]:
+    """Return what Energon is to pass over: samples, or the shards that hold nothing else."""
+    dead = Counter(one.shard for one in tombstones)
+    wholly = {shard for shard, number in dead.items() if number == num_samples[shard]}
+    alone = {f"{one.shard}/{one.key}" for one in tombstones if one.shard not in wholly}
+    return sorted(wholly | alone)
+
+
+def _split_yaml(shards: Sequence[str], excluded: Sequence[str]) -> bytes:
+    # a split of which every shard is excluded would be refused as empty
+    splits = sorted({path.split("/", 1)[0] for path in shards if path not in excluded})
     lines = ["split_parts:"]
     for split in splits:
         lines.append(f"  {split}:")
         lines.extend(f"  - {path}" for path in shards if path.startswith(f"{split}/"))
-    return ("\n".join([*lines, "exclude: []"]) + "\n").encode()
+    lines += ["exclude:", *(f"- {name}" for name in excluded)] if excluded else ["exclude: []"]
+    return ("\n".join(lines) + "\n").encode()
 
 
 def _index_sqlite(samples: Sequence[StoredSample], shards: Sequence[str]) -> bytes:

@@ -7,19 +7,24 @@ samples came in does not matter.
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from mmcore.core.linkage import leaks
+from mmcore.core.leaks import leaks
+from mmcore.core.near_limits import Limits
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.errors import AccountingError, IntegrityError, StepError
-from mmcore.sample import Dropped, Json, Outcome, Part, PartRef, Quarantined, Sample
+from mmcore.media.near.prints import without_prints
+from mmcore.sample import Dropped, Json, Outcome, Part, PartRef, Quarantined, Sample, modality_of
 from mmcore.shard.document import EXTENSION, Schema, document
 from mmcore.shard.tar import BLOCK_BYTES, name_problem, padded
 
 SPLITS = ("train", "val", "test")
 NAME_RULE = "member_name"
 PARTS_RULE = "same_parts"
+_READ_BY_READERS = 5
+"""Of the samples of a split, those from which Hugging Face's `datasets` infers its columns."""
 OWN_JSON = "source.json"
 """What a sample's own `json` part is called in a shard, where `json` is what we know of it."""
 
@@ -39,12 +44,17 @@ class ShardPlan:
 
 
 def sift(
-    samples: Iterable[Sample], *, declared: Sequence[str] = (), may_be_empty: bool = False
+    samples: Iterable[Sample],
+    *,
+    declared: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    may_be_empty: bool = False,
 ) -> tuple[list[Sample], list[tuple[str, Outcome]]]:
     """Return the samples that fit into one dataset, sorted by key, and the others with the reason.
 
     Readers take the parts of the first samples for the parts of all, so all have the same: those
-    declared, or the most common set (of equals the largest, then the first by name).
+    declared, or the most common set (of equals the largest, then the first by name). Parts of the
+    modalities in `optional` may lack.
     """
     ordered = sorted(map(_renamed, samples), key=lambda sample: sample.key)
     _check_unique(ordered)
@@ -57,11 +67,12 @@ def sift(
             named.append(sample)
         else:
             left_out.append((NAME_RULE, Quarantined(sample, "member_name_unfit", problem)))
-    wanted = tuple(sorted(declared)) or _most_common(named)
+    wanted = tuple(sorted(declared)) or _most_common(named, optional)
+    needed = set(required_parts(wanted, optional))
     fitting = []
     for sample in named:
         found = _part_set(sample)
-        if found == wanted:
+        if needed <= set(found) <= set(wanted):
             fitting.append(sample)
         else:
             detail = f"has {', '.join(found) or 'no part'}; the dataset has {', '.join(wanted)}"
@@ -83,10 +94,12 @@ def cut(
     max_shard_bytes: int,
     seed: int,
     num_before: Mapping[str, int] | None = None,
+    parts: Sequence[str] | None = None,
 ) -> list[ShardPlan]:
     """Return the shards of every split that has samples, equal in number of samples to one.
 
-    `num_before` counts the shards that a split has already: numbers go on from there.
+    `num_before` counts the shards that a split has already: numbers go on from there. Where some
+    samples lack some of `parts`, a shard begins with a few that have them all.
 
     Where a few large samples would not let equal shards keep to the byte limit, the shards that
     hold them are halved until they do, or hold one sample.
@@ -95,28 +108,36 @@ def cut(
     for split in SPLITS:
         members = [sample for sample in samples if sample.meta["split"] == split]
         members.sort(key=lambda sample: _position(sample.key, seed))
+        members = _whole_first(members, parts)
         sizes = [_tar_bytes(sample, schema) for sample in members]
         bounds = _bounds(sizes, samples_per_shard, max_shard_bytes)
         for number, (first, last) in enumerate(bounds):
             number += (num_before or {}).get(split, 0)
-            plans.append(ShardPlan(split, number, tuple(members[first:last])))
+            in_order = _whole_first(members[first:last], parts)
+            plans.append(ShardPlan(split, number, tuple(in_order)))
     return plans
 
 
-def refuse_leaks(samples: Iterable[Sample], together: Sequence[str]) -> None:
+def refuse_leaks(
+    samples: Iterable[Sample],
+    together: Sequence[str],
+    limits: Limits | None = None,
+    known: Callable[[str], SortedRuns] | None = None,
+) -> None:
     """Raise IntegrityError when something that must stay together lies in two splits."""
-    found = leaks(samples, together)
+    found = leaks(samples, together, limits, known)
     if found:
         leak = found[0]
         where = ", ".join(f"{key} in {split}" for split, key in leak.keys)
         raise IntegrityError(
             f"{len(found)} values leak between splits; the first is {leak.name} {leak.value!r}: "
-            f"{where}. Nothing was published. Name {leak.name} in the split's `together`."
+            f"{where}. Nothing was published. Name {leak.name} in the split's `together`, or in "
+            "its `max_distance` or `min_similarity`."
         )
 
 
 def to_payload(sample: Sample) -> dict[str, Json]:
-    """Return a sample as JSON, its parts by reference."""
+    """Return a sample as JSON, its parts by reference and without prints."""
     parts: dict[str, Json] = {}
     for extension, part in sorted(sample.parts.items()):
         assert part.ref is not None, f"{sample.key}.{extension} comes from an artifact"
@@ -124,7 +145,7 @@ def to_payload(sample: Sample) -> dict[str, Json]:
     return {
         "key": sample.key,
         "parts": parts,
-        "meta": dict(sample.meta),
+        "meta": without_prints(sample.meta),
         "scores": dict(sample.scores),
     }
 
@@ -170,9 +191,35 @@ def _part_set(sample: Sample) -> tuple[str, ...]:
     return tuple(sorted(sample.parts))
 
 
-def _most_common(samples: Sequence[Sample]) -> tuple[str, ...]:
-    counted = Counter(map(_part_set, samples))
+def required_parts(parts: Sequence[str], optional: Sequence[str]) -> tuple[str, ...]:
+    """Return the extensions that no sample may lack."""
+    return tuple(name for name in parts if modality_of(name) not in optional)
+
+
+def _most_common(samples: Sequence[Sample], optional: Sequence[str]) -> tuple[str, ...]:
+    """Return the most common parts: the required ones together, and each optional modality's."""
+    sets = [_part_set(sample) for sample in samples]
+    wanted = set(_commonest(required_parts(names, optional) for names in sets))
+    for modality in sorted(set(optional)):
+        of_modality = (tuple(n for n in names if modality_of(n) == modality) for names in sets)
+        wanted |= set(_commonest(names for names in of_modality if names))
+    return tuple(sorted(wanted))
+
+
+def _commonest(sets: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    counted = Counter(sets)
     return min(counted, key=lambda names: (-counted[names], -len(names), names), default=())
+
+
+def _whole_first(samples: Sequence[Sample], parts: Sequence[str] | None) -> list[Sample]:
+    """Put a few samples that lack nothing in front: from those, readers learn what parts are."""
+    whole = [
+        i for i, sample in enumerate(samples) if parts is None or len(sample.parts) == len(parts)
+    ]
+    if len(whole) == len(samples):
+        return list(samples)
+    front = whole[:_READ_BY_READERS]
+    return [samples[i] for i in front] + [s for i, s in enumerate(samples) if i not in front]
 
 
 def _position(key: str, seed: int) -> bytes:

@@ -1,16 +1,22 @@
 """The step that turns encoded samples into a dataset that every common reader opens unchanged."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, ClassVar, cast
 
 from mmcore import storage
+from mmcore.core.change import ended, gone_now
+from mmcore.core.corpus_work import known_shelf
 from mmcore.core.manifest import Counts, FileRecord
+from mmcore.core.near_limits import Limits
 from mmcore.core.rows import file_record, load_part, read_kept, write_part
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.core.step import Inputs, Task, TaskContext, TaskReport
-from mmcore.errors import AccountingError, ConfigError
-from mmcore.sample import Dropped, Json, Outcome, Quarantined, sha256_hex
+from mmcore.core.tombstones import TOMBSTONES_NAME, Tombstone, to_json
+from mmcore.errors import AccountingError, ConfigError, StepError
+from mmcore.sample import MODALITIES, Dropped, Json, Outcome, Quarantined, modality_of, sha256_hex
 from mmcore.shard.card import dataset_card
 from mmcore.shard.document import EXTENSION, Schema, document, schema_of
 from mmcore.shard.earlier import earlier
@@ -20,7 +26,7 @@ from mmcore.shard.plan import ShardPlan, cut, from_payload, refuse_leaks, sift, 
 from mmcore.shard.table import TABLE_NAME, StoredPart, StoredSample, from_parquet, to_parquet
 from mmcore.shard.tar import TarWriter
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 GROUP = "meta:split_group"
 SCRATCH = "_tasks"
 """What lies below is for `finish` and is deleted once the dataset is committed."""
@@ -48,20 +54,39 @@ class ShardWork:
     parts: tuple[str, ...] = ()
     """The extensions that every sample must have, no more and no less; empty takes the set that
     most samples have. The others are dropped as `parts_differ`."""
+    optional: tuple[str, ...] = ()
+    """Modalities that a sample may lack; a recipe takes those of its `require_parts`."""
     together: tuple[str, ...] = ()
     """What must not be found in two splits, besides `meta:split_group`: `image`, `meta:caption`."""
+    max_distance: Mapping[str, int] = field(default_factory=dict)
+    """How near two samples of two splits must not be: as in the split."""
+    min_similarity: Mapping[str, float] = field(default_factory=dict)
     step: str = "shard"
     samples_from: str = "encode"
     runs_in_driver: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("samples_per_shard", "max_shard_bytes"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"shard.{field}={getattr(self, field)}; it must be at least 1.")
+        unknown = [name for name in self.optional if name not in MODALITIES]
+        if unknown:
+            raise ConfigError(
+                f"shard.optional names {unknown[0]!r}, which is no modality. "
+                f"Use some of {', '.join(MODALITIES)}."
+            )
+        self._limits.check("shard")
+        for name in ("samples_per_shard", "max_shard_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"shard.{name}={getattr(self, name)}; it must be at least 1.")
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.max_distance, self.min_similarity)
 
     def identity(self) -> Mapping[str, Json]:
         fields = asdict(self)
         del fields["runs_in_driver"]
+        del fields["optional"]
+        if self.optional:
+            fields["optional"] = list(self.optional)
         return {"work": "shard", "code_version": CODE_VERSION, **fields}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
@@ -69,9 +94,10 @@ class ShardWork:
         samples, left_out = sift(
             read_kept(inputs[self.samples_from]),
             declared=self.parts or (before.parts if before else ()),
+            optional=self.optional,
             may_be_empty=before is not None,
         )
-        refuse_leaks(samples, (GROUP, *self.together))
+        refuse_leaks(samples, (GROUP, *self.together), self._limits, _known_near(inputs))
         schema = before.schema if before else schema_of(samples)
         if before:
             before.check_fit(samples)
@@ -82,6 +108,7 @@ class ShardWork:
             max_shard_bytes=self.max_shard_bytes,
             seed=self.seed,
             num_before=before.num_shards if before else None,
+            parts=sorted({name for sample in samples for name in sample.parts}),
         )
         return [*(_shard_task(plan, schema) for plan in plans), *_left_out_tasks(left_out)]
 
@@ -142,23 +169,38 @@ class ShardWork:
         }
         increments: list[Json] = [added]
         inherited: list[FileRecord] = []
+        tombstones: list[Tombstone] = []
         before = earlier(context.inputs, self.step)
         if before:
             before.link_into(context.output_url)
             inherited = before.files
             in_shard |= before.samples()
             tars |= {file.path: file for file in inherited if file.path.endswith(".tar")}
+            dead = before.dead()
+            tombstones = before.tombstones(dead)
+            if dead:
+                added["num_gone"] = dict(Counter(sample.split for sample in dead))
             increments = [*before.increments, added]
         stored = [sample for path in sorted(in_shard) for sample in in_shard[path]]
-        num_samples = Counter(sample.shard for sample in stored)
+        if not stored:
+            raise StepError(
+                f"no sample of {self.name} is left: {len(tombstones)} were removed at the source "
+                "or are to be forgotten. Nothing was published. Look at the source."
+            )
+        # readers that know nothing of tombstones count what lies in the tars
+        num_samples = {path: tars[path].num_samples or 0 for path in sorted(tars)}
         refuse_leaks(
             (sample.as_sample(base=self.step) for sample in stored), (GROUP, *self.together)
         )
         table = to_parquet(stored)
         data_of = {TABLE_NAME: table}
-        data_of |= energon_files(stored, num_samples, table_sha256=sha256_hex(table))
+        if tombstones:
+            data_of[TOMBSTONES_NAME] = to_json(tombstones)
+        data_of |= energon_files(
+            stored, num_samples, tombstones=tombstones, table_sha256=sha256_hex(table)
+        )
         splits = sorted({sample.split for sample in stored})
-        for split in splits:
+        for split in sorted(set(map(_split, tars))):
             of_split = {path: num for path, num in num_samples.items() if _split(path) == split}
             sizes = {path: tars[path].num_bytes for path in of_split}
             for name, data in open_clip_sizes(of_split).items():
@@ -168,7 +210,8 @@ class ShardWork:
             str(sample.meta["label"]) for sample in stored if sample.meta.get("label") is not None
         )
         per_split = Counter(sample.split for sample in stored)
-        extensions = [part.extension for part in stored[0].parts]
+        extensions = sorted({part.extension for sample in stored for part in sample.parts})
+        lacking = [name for name in extensions if modality_of(name) in self.optional]
         num_bytes = sum(file.num_bytes for file in tars.values())
         data_of["README.md"] = dataset_card(
             name=self.name,
@@ -177,7 +220,9 @@ class ShardWork:
             num_shards=Counter(map(_split, tars)),
             num_bytes=num_bytes,
             extensions=extensions,
+            optional=lacking,
             labels=labels,
+            num_tombstones=len(tombstones),
         )
         files = [
             file_record(context.output_url, path, data) for path, data in sorted(data_of.items())
@@ -192,7 +237,18 @@ class ShardWork:
             "schema": {"fields": dict(schema.fields), "scores": list(schema.scores)},
             "increments": increments,
         }
+        if lacking:
+            facts["optional_extensions"] = list(lacking)
+        if tombstones:
+            facts["tombstones"] = dict(sorted(Counter(one.reason for one in tombstones).items()))
         return TaskReport([*files, *inherited], facts=facts)
+
+
+def _known_near(inputs: Inputs) -> Callable[[str], SortedRuns] | None:
+    """Return the index of what the split of earlier increments knows and still is, by modality."""
+    split = inputs.history[-1].get("split") if inputs.history else None
+    gone = ended(gone_now(inputs))
+    return None if split is None else partial(SortedRuns, known_shelf(split), gone=gone)
 
 
 def _per_split(in_shard: Mapping[str, Sequence[StoredSample]]) -> Counter[str]:

@@ -1,8 +1,12 @@
 """Cleaning of captions: repaired, kept, dropped with a reason, broken, absent."""
 
-import pytest
+import unicodedata
 
-from mmcore.clean.text import CaptionLanguage, RepairCaption
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmcore.clean.text import CaptionLanguage, RepairCaption, repair
 from mmcore.core.stage import Stage
 from mmcore.errors import SampleError
 from mmcore.sample import Dropped, Part, Sample
@@ -80,6 +84,78 @@ def test_caption_in_order_keeps_its_part() -> None:
     assert outcome.scores == {"caption_chars": float(len(ENGLISH))}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "Robert'); DROP TABLE students;--",
+        "../../../../etc/passwd",
+        "%s%n%x {0} ${HOME} $(reboot) `reboot`",
+        "NaN",
+        "null",
+        "-1e400",
+        "=cmd|' /C calc'!A0",
+        "{'a': __import__('os')}",
+        "\U0001f468\u200d\U0001f469 \U0001f1e9\U0001f1ea",
+        "\u0644\u064e\u0651\u0629",
+    ],
+)
+def test_naughty_strings_stay_what_they_are(text: str) -> None:
+    assert repaired(text) == text
+
+
+@given(st.text())
+def test_whatever_is_written_comes_back_visible_and_in_normal_form(text: str) -> None:
+    caption_ = repair(text)
+    assert unicodedata.normalize("NFC", caption_) == caption_
+    assert caption_ == " ".join(caption_.split())
+    removed = {unicodedata.category(char) for char in caption_} & {"Cc", "Cs"}
+    assert not removed
+    assert not set(caption_) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0316", "\u0301\u0316\u202e", "&#769;&#790;"])
+def test_a_tower_of_marks_is_cut_before_it_costs_hours(marks: str) -> None:
+    found = repair("a" + marks * 40_000)
+    assert found.startswith("\u00e1")
+    assert len(found) <= 31
+
+
+def test_lines_are_kept_when_asked() -> None:
+    assert repair(" A  cat.\r\n\n\u200bA&amp;B \n", keep_lines=True) == "A cat.\nA&B"
+    outcome = RepairCaption(keep_lines=True).build()(caption("A cat. \nA dog."))
+    assert isinstance(outcome, Sample)
+    assert outcome.data("txt") == b"A cat.\nA dog."
+
+
+def several(**texts: bytes) -> Sample:
+    return Sample("a", parts={f"{tag}.txt": Part(data=data) for tag, data in texts.items()})
+
+
+def test_every_caption_is_repaired() -> None:
+    outcome = RepairCaption().build()(several(en=b"A  cat", fr=b"Un  chat"))
+    assert isinstance(outcome, Sample)
+    assert (outcome.data("en.txt"), outcome.data("fr.txt")) == (b"A cat", b"Un chat")
+    assert outcome.scores == {"caption_chars": 5.0}
+
+
+def test_of_several_captions_only_an_empty_one_is_left_out() -> None:
+    outcome = RepairCaption().build()(several(en=b" ", fr=b"Un chat"))
+    assert isinstance(outcome, Sample)
+    assert sorted(outcome.parts) == ["fr.txt"]
+    dropped = {"en.txt": "caption_empty: 1 bytes, nothing to read"}
+    assert outcome.meta["dropped_parts"] == dropped
+    assert outcome.scores == {"num_dropped_parts": 1.0, "caption_chars": 7.0}
+    assert isinstance(RepairCaption().build()(several(en=b" ", fr=b" ")), Dropped)
+
+
+def test_what_was_measured_of_a_caption_goes_with_it() -> None:
+    sample = caption("A  cat").with_scores(caption_words=7.0, image_width=9.0)
+    outcome = RepairCaption().build()(sample)
+    assert isinstance(outcome, Sample)
+    assert outcome.scores == {"caption_chars": 5.0, "image_width": 9.0}
+
+
 @pytest.mark.parametrize("text", ["", " \n\t", "\u200d\u200c", "\u202e\u200b", "\x00"])
 def test_caption_with_nothing_to_read_is_dropped(text: str) -> None:
     outcome = RepairCaption().build()(caption(text))
@@ -125,3 +201,15 @@ def test_declared_language_wins_over_the_guess() -> None:
 def test_unsure_guess_drops_nothing() -> None:
     unsure = CaptionLanguage(languages=("xh",), min_confidence=1.01)
     assert isinstance(unsure.build()(caption(FRENCH)), Sample)
+
+
+def test_a_guess_that_is_stored_is_not_made_again() -> None:
+    sample = Sample(
+        "a",
+        parts={"txt": Part(data=FRENCH.encode())},
+        meta={"detected_language": "xh"},
+        scores={"language_confidence": 0.9},
+    )
+    outcome = CaptionLanguage(languages=("fr",)).build()(sample)
+    assert isinstance(outcome, Dropped)
+    assert outcome.detail == "guessed xh (0.90), none of fr"

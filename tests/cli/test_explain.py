@@ -12,6 +12,7 @@ from mmcore.sample import sha256_hex
 
 STORY_KEYS = {
     "key", "dataset", "status", "decided_by", "source", "meta", "scores", "steps", "shard", "models",
+    "increment", "earlier", "outlived", "tombstones", "forgotten",
 }  # fmt: skip
 
 
@@ -23,6 +24,8 @@ def test_a_kept_sample_lies_at_the_offset_that_is_said_with_the_hash_that_is_sai
     (story,) = said.json()["samples"]
     assert story.keys() == STORY_KEYS
     assert (story["status"], story["decided_by"]) == ("kept", None)
+    assert story["outlived"] == [TWIN]
+    assert story["increment"] == {"dataset": story["dataset"], "number": 1, "of": 1}
     assert story["source"]["licence"] == "cc0-1.0"
     assert story["source"]["original_key"] == "red/000"
     png = story["source"]["parts"]["png"]

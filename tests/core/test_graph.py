@@ -19,7 +19,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def rule_step(name: str, *inputs: str) -> Step:
-    return Step(name, CorpusWork(step=name, samples_from=inputs[0], rule=FirstOfEach()), inputs)
+    return Step(name, CorpusWork(step=name, samples_from=inputs[0], rules=(FirstOfEach(),)), inputs)
 
 
 def test_a_step_that_reads_what_no_earlier_step_makes_is_refused() -> None:

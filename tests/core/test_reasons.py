@@ -24,6 +24,17 @@ FLAT: dict[str, Json] = {"stage": "mmcore.clean.image.Flatness", "min_std": 2.0}
         (identity(FLAT, SIDE), identity(SIDE), "Flatness removed"),
         (identity(SIDE, ingest="a"), identity(SIDE, ingest="b"), "input changed: ingest"),
         (
+            identity(SIDE, ingest="a"),
+            {**identity(SIDE, ingest="b"), "base": "5e" * 32, "forgotten": "d1" * 32},
+            "builds on another dataset version; what is to be forgotten has changed; "
+            "input changed: ingest",
+        ),
+        (
+            {**identity(SIDE), "settled": "5e" * 32},
+            identity(SIDE),
+            "holds on to the splits of another dataset version",
+        ),
+        (
             identity(FLAT, SIDE),
             identity(SIDE, FLAT),
             "stages in order: Flatness MinSide -> MinSide Flatness",

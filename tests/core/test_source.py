@@ -1,18 +1,22 @@
 """The raw corpus: listed every time, hashed once per version of a file."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 import pytest
 
+from mmcore import storage
+from mmcore.core.manifest import FileRecord, verify_artifact
+from mmcore.core.reader import Gathered
 from mmcore.core.source import Source, describe_change, load_scan, look, scan
 from mmcore.core.step import Artifact
 from mmcore.errors import ConfigError, StorageError
 from mmcore.executors.local import LocalExecutor
-from mmcore.sample import sha256_hex
+from mmcore.sample import Json, sha256_hex
 
 
 class CountingExecutor(LocalExecutor):
@@ -24,7 +28,7 @@ class CountingExecutor(LocalExecutor):
         self, function: Callable[[Any], Any], items: Iterable[Any]
     ) -> Iterator[tuple[int, Any]]:
         chunks = list(items)
-        self.__dict__["hashed"] = [path for chunk in chunks for path in chunk]
+        self.__dict__["hashed"] = [file.path for chunk in chunks for file in chunk]
         return super().map(function, chunks)
 
 
@@ -125,3 +129,92 @@ def test_a_file_that_vanishes_before_it_is_hashed_is_an_error_and_drops_nothing(
     with pytest.raises(StorageError, match=r"b/1.txt does not exist"):
         scan(Source(str(corpus)), state, executor=LocalExecutor(), **where)
     assert not (tmp_path / "scan").exists()
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Counts the lines of a file, and fetches what its lists name."""
+
+    gathered: Gathered | None = None
+
+    def scan_identity(self) -> dict[str, Json]:
+        return {"reader": "lines"}
+
+    def count(self, path: str, stream: BinaryIO) -> int | None:
+        return None if path.startswith("b/") else len(stream.readlines(5))
+
+    def lists(self, paths: Sequence[str]) -> list[str]:
+        return list(paths[:1]) if self.gathered else []
+
+    def gather(self, path: str, *, url: str, store_url: str, num_workers: int) -> Gathered:
+        assert self.gathered is not None
+        (Path(store_url) / "x").mkdir(parents=True, exist_ok=True)
+        (Path(store_url) / "x" / "pack.bin").write_bytes(b"fetched")
+        return self.gathered
+
+
+def gathered(*, digest: str = "d", num_pending: int = 0) -> Gathered:
+    record = FileRecord("fetched/x/pack.bin", 7, sha256_hex(b"fetched"))
+    return Gathered("a/1.txt", digest, (record,), 3, {"url_not_found": 1}, num_pending)
+
+
+def scanned_by(reader: Lines, corpus: Path, root: Path) -> tuple[Artifact, str]:
+    source = Source(str(corpus), reader=reader)
+    state = look(source, str(root / "memory"))
+    artifact = scan(
+        source,
+        state,
+        memory_url=str(root / "memory"),
+        directory=str(root / "scan"),
+        executor=LocalExecutor(),
+    )
+    again = look(source, str(root / "memory"))
+    return artifact, again.content or describe_change(again, str(root / "memory"))
+
+
+def test_samples_are_counted_in_the_pass_that_hashes(corpus: Path, tmp_path: Path) -> None:
+    artifact, content = scanned_by(Lines(), corpus, tmp_path)
+    table = pq.read_table(Path(artifact.url) / "files.parquet").to_pylist()
+    assert [row["num_samples"] for row in table] == [1, 1, None]
+    # what the reader left unread is hashed all the same
+    assert [row["sha256"] for row in table] == [
+        sha256_hex(f"text of {row['path']}".encode()) for row in table
+    ]
+    assert content == artifact.manifest.fingerprint
+    assert artifact.manifest.fingerprint != scanned(corpus, tmp_path)[0].manifest.fingerprint
+
+
+def test_what_was_fetched_is_part_of_the_scan_and_of_its_identity(
+    corpus: Path, tmp_path: Path
+) -> None:
+    one, content = scanned_by(Lines(gathered()), corpus, tmp_path)
+    assert (Path(one.url) / "fetched" / "x" / "pack.bin").read_bytes() == b"fetched"
+    assert one.manifest.facts["fetched"] == {"num_fetched": 3, "failed": {"url_not_found": 1}}
+    assert verify_artifact(one.url, one.manifest) == []
+    assert content == one.manifest.fingerprint
+    other, _ = scanned_by(Lines(gathered(digest="e")), corpus, tmp_path / "other")
+    assert other.manifest.fingerprint != one.manifest.fingerprint
+
+
+def test_a_scan_with_something_left_to_be_fetched_is_done_again(
+    corpus: Path, tmp_path: Path
+) -> None:
+    _, said = scanned_by(Lines(gathered(num_pending=2)), corpus, tmp_path)
+    assert said == "2 URLs failed and are tried again"
+
+
+def test_a_file_whose_name_is_no_utf8_is_set_aside_and_said(corpus: Path, tmp_path: Path) -> None:
+    (corpus / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    artifact, _ = scanned(corpus, tmp_path)
+    assert artifact.manifest.facts["num_files"] == 3
+    assert artifact.manifest.facts["unusable"] == ["caf\\xe9.txt"]
+
+
+def test_a_large_file_is_hashed_in_pieces(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = scanned(corpus, tmp_path)
+    monkeypatch.setattr("mmcore.core.source._WHOLE_BYTES", 3)
+    monkeypatch.setattr(storage, "read", None)
+    after, _ = scanned(corpus, tmp_path / "other")
+    assert after.manifest == before.manifest

@@ -1,4 +1,5 @@
 import pytest
+from corpus_rule import decided
 
 from mmcore.dedup.exact import ExactDuplicates
 from mmcore.errors import ConfigError
@@ -11,7 +12,7 @@ def sample(key: str, image: bytes | None, **meta: str | None) -> Sample:
 
 
 def dropped(rule: ExactDuplicates, samples: list[Sample]) -> dict[str, str]:
-    outcomes = list(rule.decide(samples))
+    outcomes = decided(rule, samples)
     assert len(outcomes) == len(samples)
     return {o.sample.key: o.twin for o in outcomes if isinstance(o, Dropped)}
 
@@ -25,8 +26,8 @@ def test_lowest_key_survives_and_the_others_name_it() -> None:
 def test_order_does_not_matter() -> None:
     rule = ExactDuplicates(same=("image",))
     samples = [sample(key, key[:1].encode()) for key in ("a1", "b1", "a2", "b2", "c1", "a3")]
-    forward = {str(outcome) for outcome in rule.decide(samples)}
-    assert forward == {str(outcome) for outcome in rule.decide(samples[::-1])}
+    forward = {str(outcome) for outcome in decided(rule, samples)}
+    assert forward == {str(outcome) for outcome in decided(rule, samples[::-1])}
 
 
 def test_everything_named_must_be_equal() -> None:
@@ -55,7 +56,7 @@ def test_second_part_of_a_modality_makes_a_difference() -> None:
 
 
 def test_no_samples_give_no_outcomes() -> None:
-    assert list(ExactDuplicates(same=("image",)).decide([])) == []
+    assert decided(ExactDuplicates(same=("image",)), []) == []
 
 
 @pytest.mark.parametrize("same", [(), ("picture",), ("meta:",)])

@@ -25,7 +25,7 @@ def small(tmp_path: Path) -> Path:
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "docs").mkdir()
-    for name in ("check.py", "recipes.md", "operate.md"):
+    for name in ("check.py", "recipes.md", "cleaning.md", "growing.md", "operate.md"):
         shutil.copy(ROOT / "docs" / name, tmp_path / "docs" / name)
     contributing = "# CONTRIBUTING\n\n## A new filter is two files\n"
     (tmp_path / "CONTRIBUTING.md").write_text(contributing)

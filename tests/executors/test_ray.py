@@ -8,9 +8,15 @@ from typing import Any
 import processes
 import pytest
 import tasks
+from hostile_stages import Hostile
+from moving_limits import limits, run, spoil, write_corpus
+from toy import hashes, toy_graph
 
-from mmcore.core.executor import Executor
-from mmcore.errors import IntegrityError, StepError
+from mmcore.core.decoder_limits import DecoderLimits
+from mmcore.core.executor import Executor, Resources
+from mmcore.core.runner import Run
+from mmcore.errors import ConfigError, IntegrityError, StepError
+from mmcore.executors.local import LocalExecutor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:::ray"),
@@ -51,6 +57,32 @@ def test_the_task_of_a_killed_worker_is_tried_again(ray_cluster: Executor, tmp_p
     markers = [str(tmp_path / f"task{i}") for i in range(2)]
     found = list(ray_cluster.map(tasks.die_once, markers))
     assert sorted(found) == [(0, "task0"), (1, "task1")]
+
+
+def test_a_hostile_sample_costs_itself_alone_on_a_worker_of_ray_too(
+    ray_cluster: Executor, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number, word in enumerate(["abort", "fine", "exit", "fine", "bomb", "fine"]):
+        (corpus / f"t{number}.txt").write_text(word)
+    for name, executor in (("ray", ray_cluster), ("local", LocalExecutor())):
+        small = DecoderLimits(memory_mb=256)
+        graph = toy_graph(corpus, stage=Hostile(), samples_per_task=3, limits=small)
+        run = Run(graph, root=str(tmp_path / name), executor=executor)
+        run.run(["clean"])
+    counts = run.artifacts["clean"].manifest.counts
+    assert counts.quarantined == {"decoder_died": 2, "decoder_memory": 1}
+    assert hashes(tmp_path / "ray") == hashes(tmp_path / "local")
+
+
+def test_a_gpu_that_the_cluster_lacks_is_missed_at_once_and_processors_are_taken_as_they_are(
+    ray_cluster: Executor,
+) -> None:
+    with pytest.raises(ConfigError, match=r"asks for 1 GPU and the cluster has 0"):
+        list(ray_cluster.map(tasks.double, [1], resources=Resources(num_gpus=1)))
+    many = Resources(num_cpus=64)
+    assert list(ray_cluster.map(tasks.double, [4], resources=many)) == [(0, 8)]
 
 
 def test_a_task_that_kills_every_worker_is_one_clear_error(ray_cluster: Executor) -> None:
@@ -113,3 +145,13 @@ def test_the_exit_codes_of_the_drivers_own_children_stay_true(ray_cluster: Execu
     # Ray's subreaper mode has the driver ignore SIGCHLD: every child then seems to end with 0
     assert len(list(ray_cluster.map(tasks.double, [1, 2]))) == 2
     assert subprocess.run(["false"], check=False).returncode == 1
+
+
+def test_workers_remember_what_was_measured_before(ray_cluster: Executor, tmp_path: Path) -> None:
+    corpus, root = write_corpus(tmp_path / "corpus"), tmp_path / "root"
+    wanted = run(corpus, tmp_path / "fresh", limits(side=14))
+    run(corpus, root, limits(side=8), executor=ray_cluster)
+    # bytes that are loaded are checked: these would fail the step
+    spoil(corpus, ".png", ".flac")
+    made = run(corpus, root, limits(side=14), executor=ray_cluster)
+    assert made.manifest.files == wanted.manifest.files

@@ -1,9 +1,10 @@
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from web_server import WebServer, web_server
 
 from mmcore import storage
 from mmcore.core.executor import Executor
@@ -16,7 +17,7 @@ from mmcore.executors.local import LocalExecutor
 from mmcore.ingest.answers import KnownAnswers
 from mmcore.ingest.fetch import fetch_stamps
 from mmcore.ingest.generate import make_corpus
-from mmcore.ingest.layout import Layout, SourceFile
+from mmcore.ingest.layout import ContainerLayout, Layout, SourceFile
 from mmcore.ingest.work import IngestWork
 from mmcore.sample import sha256_hex
 
@@ -30,20 +31,27 @@ def executor() -> Executor:
 
 @pytest.fixture
 def ingest(tmp_path: Path, executor: Executor) -> Ingest:
-    """Run scan and ingest over a folder; return the artifact and its rows."""
+    """Run scan and ingest over a source; return the artifact and its rows."""
 
     def run(
-        source: Path, layout: Layout, *, root: str = "root", samples_per_task: int = 256
+        source: Path | str, layout: Layout, *, root: str = "root", samples_per_task: int = 256
     ) -> tuple[Artifact, list[Row]]:
         work = IngestWork(layout=layout, samples_per_task=samples_per_task)
         # what the layout makes of it is what is tested, not how much of it the runner allows
         step = Step("ingest", work, inputs=("scan",), max_quarantined=1.0)
-        graph = Graph("tiny", Source(str(source)), (step,))
+        reader = layout if isinstance(layout, ContainerLayout) else None
+        graph = Graph("tiny", Source(str(source), reader=reader), (step,))
         results = Run(graph, root=str(tmp_path / root), executor=executor).run()
         artifact = results["ingest"].artifact
         return artifact, list(read_rows(artifact))
 
     return run
+
+
+@pytest.fixture
+def server() -> Iterator[WebServer]:
+    with web_server() as known:
+        yield known
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def test_what_is_no_sample_is_left_aside_with_a_reason() -> None:
         ".answers.json": b"{}",
         ".git/x.txt": b"x",
         "README": b"x",
-        "a/cat.psd": b"x",
+        "a/cat.doc": b"x",
         "a/info.json": b"{}",
     }
     grouping = group(FolderLayout(), contents)
@@ -69,7 +69,7 @@ def test_what_is_no_sample_is_left_aside_with_a_reason() -> None:
         (".answers.json", "hidden"),
         (".git/x.txt", "hidden"),
         ("README", "no_extension"),
-        ("a/cat.psd", "unknown_extension"),
+        ("a/cat.doc", "unknown_extension"),
         ("a/info.json", "sidecar_alone"),
     ]
 
@@ -80,6 +80,28 @@ def test_two_files_for_one_part_are_quarantined(names: tuple[str, str]) -> None:
     assert isinstance(broken, Quarantined)
     assert broken.reason == "part_ambiguous"
     assert all(name in broken.detail for name in names)
+
+
+def test_several_pictures_of_one_stem_are_a_sample_each_where_that_is_declared() -> None:
+    names = ["a/owl.jpg", "a/owl.png", "a/owl.txt", "a/cat.jpg"]
+    layout = FolderLayout(several="each")
+    files = [SourceFile(name, 1, sha256_hex(b"x")) for name in names]
+    grouping = layout.group(files)
+    assert [(raw.original_key, sorted(raw.files)) for raw in grouping.samples] == [
+        ("a/cat", ["jpg"]),
+        ("a/owl.jpg", ["jpg", "txt"]),
+        ("a/owl.png", ["png", "txt"]),
+    ]
+    outcomes = [layout.make(raw, lambda _: b"x").outcomes[0] for raw in grouping.samples]
+    assert all(isinstance(one, Sample) for one in outcomes)
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "a.JPG"), ("a.jpg", "a.png", "a.wav", "a.ogg")])
+def test_what_cannot_be_told_apart_stays_ambiguous(names: tuple[str, ...]) -> None:
+    layout = FolderLayout(several="each")
+    broken = outcome(layout, dict.fromkeys(names, b"x"))
+    assert isinstance(broken, Quarantined)
+    assert broken.reason == "part_ambiguous"
 
 
 def test_a_picture_and_a_film_are_not_ambiguous() -> None:
@@ -142,7 +164,9 @@ def test_a_sample_without_the_label_is_quarantined(
     assert broken.reason == "label_missing"
 
 
-@pytest.mark.parametrize("label_from", ["", "json:", "path", "Folder"])
+@pytest.mark.parametrize(
+    "label_from", ["", "json:", "paths", "Folder", "folder:", "folder:x", "cls"]
+)
 def test_an_unknown_label_source_is_refused(label_from: str) -> None:
     with pytest.raises(ConfigError, match="label_from"):
         FolderLayout(label_from=label_from)

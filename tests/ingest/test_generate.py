@@ -15,6 +15,7 @@ from PIL import Image
 from mmcore.errors import ConfigError, IntegrityError
 from mmcore.ingest.answers import Answer, KnownAnswers, Planted, read_answers
 from mmcore.ingest.generate import make_corpus
+from mmcore.media.minhash import text_tokens
 
 Made = tuple[Path, KnownAnswers]
 NONE = Planted(**{item.name: 0.0 for item in fields(Planted)})
@@ -130,6 +131,31 @@ def test_a_near_duplicate_looks_like_its_twin_and_like_no_other(made: Made) -> N
         distances = [float(np.abs(mine - twin).mean()) for twin in twins]
         assert int(np.argmin(distances)) == i
         assert distances[i] < 4
+
+
+@pytest.mark.parametrize(("fault", "smaller"), [("cropped_picture", 2), ("reencoded_picture", 0)])
+def test_a_copied_picture_shows_what_its_twin_shows(made: Made, fault: str, smaller: int) -> None:
+    folder, answers = planted(made, fault)
+    for answer in answers:
+        one, twin = (
+            Image.open(io.BytesIO(picture(folder, key)))
+            for key in (answer.original_key, answer.twin)
+        )
+        assert one.size == (twin.size[0] - smaller, twin.size[1] - smaller)
+        shown = [gray(picture(folder, key)) for key in (answer.original_key, answer.twin)]
+        assert 0 < float(np.abs(shown[0] - shown[1]).mean()) < 8
+
+
+def test_a_paraphrase_has_all_but_two_words_of_its_twin(made: Made) -> None:
+    folder, answers = planted(made, "paraphrased_caption")
+    for answer in answers:
+        one, twin = (
+            text_tokens(part(folder, key, "txt").decode())
+            for key in (answer.original_key, answer.twin)
+        )
+        assert len(one) == len(twin) > 50
+        assert sum(a != b for a, b in zip(one, twin, strict=True)) == 2
+        assert picture(folder, answer.original_key) != picture(folder, answer.twin)
 
 
 def test_a_broken_picture_does_not_open(made: Made) -> None:

@@ -7,7 +7,7 @@ from shards import Stored, coloured_samples, write_inputs
 
 from mmcore.core.loader import Batch, Loader, OpenLoader
 from mmcore.core.step import Inputs
-from mmcore.errors import ConfigError, IntegrityError
+from mmcore.errors import ConfigError, IntegrityError, StepError
 from mmcore.load.augment import AudioAugment, ImageAugment
 from mmcore.load.batches import MultimodalLoader
 
@@ -216,3 +216,39 @@ def test_every_setting_that_changes_batches_is_in_the_identity() -> None:
 def test_a_size_of_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"loader.image_side=0"):
         MultimodalLoader(image_side=0)
+
+
+def test_samples_without_what_is_required_are_passed_over(tmp_path: Path) -> None:
+    mute = [
+        replace(one, parts={name: data for name, data in one.parts.items() if name != "flac"})
+        if index % 2
+        else one
+        for index, one in enumerate(SAMPLES)
+    ]
+    inputs = write_inputs(tmp_path, mute)
+    with_sound = {one.key for one in mute if "flac" in one.parts}
+    all_of_them = LOADER.open(inputs)
+    loader = replace(LOADER, requires=("audio",)).open(inputs)
+    for split in ("train", "val", "test"):
+        wanted = [one.key for one in all_of_them.samples(split) if one.key in with_sound]
+        assert [one.key for one in loader.samples(split)] == wanted
+        batches = list(loader.in_order(split, batch_size=4))
+        assert [key for batch in batches for key in batch.keys] == wanted
+        assert all(batch.arrays["has_audio"].all() for batch in batches)
+    assert loader.num_steps("train", global_batch_size=4) == 1
+    (only,) = one_epoch(loader, num_ranks=1)
+    assert {key for batch in only for key in batch.keys} <= with_sound
+    # without it, what lacks is zeros
+    (batch,) = all_of_them.in_order("val", batch_size=4)
+    lacking = ~batch.arrays["has_audio"]
+    assert lacking.any()
+    assert not batch.arrays["audio_mel"][lacking].any()
+
+
+def test_required_modalities_that_nobody_has_are_refused(inputs: Inputs) -> None:
+    loader = replace(LOADER, requires=("video",)).open(inputs)
+    with pytest.raises(StepError, match=r"none of the 14 samples .* has video"):
+        loader.num_steps("train", global_batch_size=4)
+    with pytest.raises(ConfigError, match="'sound', which is no modality"):
+        replace(LOADER, requires=("sound",))
+    assert "requires" not in LOADER.identity()

@@ -71,3 +71,14 @@ def test_an_unknown_split_names_those_there_are(artifact: Artifact) -> None:
 def test_an_unknown_key_says_how_to_find_out_why(artifact: Artifact) -> None:
     with pytest.raises(StepError, match="mm explain nobody"):
         ShardedDataset(artifact).entry("nobody")
+
+
+def test_what_is_to_be_forgotten_is_not_there_for_any_worker_that_was_told(
+    artifact: Artifact,
+) -> None:
+    keys = {entry.info.key for entry in ShardedDataset(artifact).entries}
+    opened = ShardedDataset(artifact, frozenset({"val-001", "nobody"}))
+    assert {entry.info.key for entry in opened.entries} == keys - {"val-001"}
+    assert "val-001" not in {entry.info.key for entry in opened.split("val")}
+    with pytest.raises(StepError, match="holds no sample 'val-001'"):
+        opened.entry("val-001")

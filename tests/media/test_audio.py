@@ -8,6 +8,8 @@ import soundfile
 
 from mmcore.errors import SampleError
 from mmcore.media.audio import (
+    AudioHeader,
+    audio_header,
     audio_of,
     dbfs,
     decode_audio,
@@ -218,3 +220,18 @@ def test_log_mel_has_one_frame_per_hop_and_a_floor(num_samples: int) -> None:
     found = log_mel(np.zeros(num_samples, np.float32))
     assert found.shape == (1 + num_samples // 160, 64)
     np.testing.assert_allclose(found, np.log(1e-10), rtol=1e-6)
+
+
+@pytest.mark.parametrize("audio_format", ["WAV", "FLAC", "OGG"])
+def test_header_says_rate_channels_and_length(audio_format: str) -> None:
+    stereo = np.stack([tone(), tone()], axis=1)
+    assert audio_header(encoded(stereo, audio_format)) == AudioHeader(16_000, 2, 16_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"", "audio_format_refused"), (b"OggS", "audio_undecodable")]
+)
+def test_broken_header_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(SampleError) as caught:
+        audio_header(data)
+    assert caught.value.reason == reason

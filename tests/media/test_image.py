@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -9,7 +10,15 @@ import pytest
 from PIL import Image, ImageOps
 
 from mmcore.errors import SampleError
-from mmcore.media.image import decode_image, encode_jpeg, encode_png, image_of, resize_square
+from mmcore.media.image import (
+    decode_image,
+    encode_jpeg,
+    encode_png,
+    image_of,
+    image_size,
+    over_limit,
+    resize_square,
+)
 from mmcore.sample import Part, Sample
 
 
@@ -223,3 +232,129 @@ def test_a_new_picture_is_decoded_anew() -> None:
     image_of(sample)
     changed = sample.with_part("png", encode_png(np.zeros((2, 2, 3), np.uint8)))
     assert image_of(changed).shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_by_the_header_is_that_of_the_upright_picture(
+    image_format: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(photo()), image_format, exif=exif)
+    assert image_size(data) == decode_image(data).shape[1::-1]
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP"])
+def test_size_needs_the_header_alone(image_format: str) -> None:
+    data = encoded(Image.fromarray(photo(200, 300)), image_format)
+    assert image_size(data[: len(data) // 2]) == (300, 200)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "image_format_refused"),
+        (b"<svg/>", "image_format_refused"),
+        (b"\x89PNG\r\n\x1a\n", "image_undecodable"),
+        (b"\xff\xd8\xff\xe0", "image_undecodable"),
+        (png_header(20_000, 20_000), "image_over_limit"),
+    ],
+)
+def test_size_of_what_has_no_header_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(SampleError) as caught:
+        image_size(data)
+    assert caught.value.reason == reason
+
+
+def zeros_png(side: int) -> bytes:
+    """A real PNG of black pixels, one bit each: a whole file, not a header alone."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + crc
+
+    row = bytes(1 + side // 8)
+    packer = zlib.compressobj(9)
+    pixels = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def test_bomb_of_400_megapixels_in_50_kilobytes_is_refused_undecoded() -> None:
+    bomb = zeros_png(20_000)
+    assert len(bomb) < 60_000
+    assert reason_of(bomb) == "image_over_limit"
+    tracemalloc.start()
+    reason_of(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_bomb_below_the_alarm_of_the_library_is_refused_too() -> None:
+    # 81 megapixels: Pillow itself would take it
+    assert reason_of(zeros_png(9_000)) == "image_over_limit"
+
+
+def test_gif_of_many_pixels_is_refused_by_its_header() -> None:
+    data = encoded(Image.fromarray(photo()), "GIF")
+    claimed = data[:6] + struct.pack("<HH", 60_000, 60_000) + data[10:]
+    assert reason_of(claimed) == "image_over_limit"
+
+
+def test_palette_gray_alpha_and_two_levels_become_rgb() -> None:
+    for mode, fill, wanted in (
+        ("P", 0, 0),
+        ("L", 100, 100),
+        ("LA", (100, 255), 100),
+        ("LA", (100, 0), 255),
+        ("1", 1, 255),
+    ):
+        decoded = decode_image(encoded(Image.new(mode, (5, 4), fill), "PNG"))
+        assert decoded.shape == (4, 5, 3)
+        assert (decoded == wanted).all(), mode
+
+
+def test_cmyk_tiff_becomes_rgb() -> None:
+    decoded = decode_image(encoded(Image.new("CMYK", (5, 4), (0, 255, 255, 0)), "TIFF"))
+    assert decoded[0, 0].tolist() == [255, 0, 0]
+
+
+def test_size_of_a_png_is_told_without_decoding_it() -> None:
+    large = zeros_png(9_000)
+    tracemalloc.start()
+    assert image_size(large) == (9_000, 9_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Pillow's own memory is not traced: what shows is that no exception stood in its way
+    assert peak < 1_000_000
+
+
+def test_limit_is_said_in_words() -> None:
+    assert over_limit(10, 10, 100, 10) is None
+    assert over_limit(10, 11, 100, 20) == "11 x 10 px; at most 100 px in all and 20 px a side"
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- drawn --><svg/>',
+        b'<!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg>&x;</svg>',
+        b'<svg><image href="http://example.org/a.png"/><script>1</script></svg>',
+    ],
+)
+def test_svg_is_refused_without_being_looked_into(svg: bytes) -> None:
+    for look in (decode_image, image_size):
+        with pytest.raises(SampleError) as refused:
+            look(svg)
+        assert refused.value.reason == "image_format_refused"
+        assert refused.value.detail.startswith("SVG is not drawn")
+
+
+def test_other_markup_is_not_taken_for_svg() -> None:
+    with pytest.raises(SampleError) as refused:
+        decode_image(b"<html><body></body></html>")
+    assert refused.value.detail.startswith("starts with")

@@ -3,7 +3,7 @@
 import pytest
 
 from mmcore.errors import SampleError
-from mmcore.media.text import decode_text, text_of
+from mmcore.media.text import MAX_TEXT_BYTES, decode_text, text_of
 from mmcore.sample import Part, Sample
 
 
@@ -23,3 +23,10 @@ def test_anything_else_is_undecodable(data: bytes) -> None:
 
 def test_text_is_found_by_modality() -> None:
     assert text_of(Sample("a", parts={"caption.txt": Part(data=b"A cat.")})) == "A cat."
+
+
+def test_text_at_the_limit_is_taken_and_more_refused() -> None:
+    assert len(decode_text(b"a" * MAX_TEXT_BYTES)) == MAX_TEXT_BYTES
+    with pytest.raises(SampleError) as caught:
+        decode_text(b"a" * (MAX_TEXT_BYTES + 1))
+    assert caught.value.reason == "text_over_limit"

@@ -89,7 +89,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return _publish(tmp_path_factory.mktemp("pictures"), mute)
 
 
-def _publish(root: Path, samples: list[Sample]) -> Dataset:
+@pytest.fixture(scope="session")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Samples of which two in three lack their caption, as was declared."""
+    samples = [_sample(number) for number in range(40)]
+    mute = [one.without_part("speech.wav").without_part("effect.ogg") for one in samples]
+    some = [one.without_part("txt") if i % 3 else one for i, one in enumerate(mute)]
+    return _publish(tmp_path_factory.mktemp("sparse"), some, optional=("text",))
+
+
+def _publish(root: Path, samples: list[Sample], optional: tuple[str, ...] = ()) -> Dataset:
     source, target = str(root / "encode"), root / "dataset"
     nothing = TaskContext(inputs=Inputs({}, {}), output_url=source, root=str(root))
     outcomes = (("", sample) for sample in samples)
@@ -97,7 +106,7 @@ def _publish(root: Path, samples: list[Sample]) -> Dataset:
     manifest = Manifest("encode", "0" * 64, {}, report.counts, tuple(report.files))
     inputs = Inputs({"encode": Artifact(source, manifest)}, {"encode": source})
     context = TaskContext(inputs=inputs, output_url=str(target), root=str(root))
-    work = ShardWork(name="readers", samples_per_shard=8)
+    work = ShardWork(name="readers", samples_per_shard=8, optional=optional)
     work.finish([work.run(task, context) for task in work.tasks(inputs)], context)
     hashes: dict[str, Hashes] = {"train": {}, "val": {}, "test": {}}
     for stored in read_samples(str(target)):

@@ -91,3 +91,18 @@ def test_code_on_the_card_works(pictures: Any, monkeypatch: pytest.MonkeyPatch) 
     names: dict[str, Any] = {}
     exec(pictures.snippet("load_dataset"), names)
     assert hashes_of(names["splits"]["test"]) == pictures.hashes["test"]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_optional_parts_that_a_sample_lacks_are_none(
+    sparse: Any, tmp_path: Path, streaming: bool
+) -> None:
+    files = {"train": sparse.tars("train")}
+    loaded = datasets.load_dataset(
+        "webdataset", data_files=files, streaming=streaming, cache_dir=str(tmp_path)
+    )
+    captions = {row["__key__"]: row["txt"] for row in without_decoding(loaded["train"])}
+    expected = sparse.hashes["train"]
+    assert captions.keys() == expected.keys()
+    for key, caption in captions.items():
+        assert (caption is not None) == ("txt" in expected[key]), key

@@ -55,3 +55,12 @@ def test_code_on_the_card_works(dataset: Any, monkeypatch: pytest.MonkeyPatch) -
     names: dict[str, Any] = {}
     exec(dataset.snippet("import ray"), names)
     assert {row["__key__"] for row in names["samples"].iter_rows()} == set(dataset.hashes["train"])
+
+
+@pytest.mark.usefixtures("cluster")
+def test_samples_that_lack_optional_parts_are_read(sparse: Any) -> None:
+    expected = sparse.hashes["train"]
+    rows = ray.data.read_webdataset(sparse.tars("train"), decoder=None).take_all()
+    assert {row["__key__"] for row in rows} == set(expected)
+    for row in rows:
+        assert (row.get("txt") is not None) == ("txt" in expected[row["__key__"]])

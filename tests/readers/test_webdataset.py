@@ -60,3 +60,8 @@ def test_code_on_the_card_works(dataset: Any, monkeypatch: pytest.MonkeyPatch) -
     names: dict[str, Any] = {}
     exec(dataset.snippet("import webdataset"), names)
     assert hashes_of(names["samples"]) == dataset.hashes["train"]
+
+
+def test_samples_that_lack_optional_parts_are_read(sparse: Any) -> None:
+    for split, expected in sparse.hashes.items():
+        assert hashes_of(webdataset.WebDataset(sparse.tars(split), shardshuffle=False)) == expected

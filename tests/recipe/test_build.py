@@ -7,12 +7,17 @@ import pytest
 from my_stages import MaxChars
 
 from mmcore.clean.image import MinSide
+from mmcore.core.corpus_work import CorpusWork
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.increment import Ground
 from mmcore.core.manifest import Counts, Manifest
 from mmcore.core.map_work import MapWork
 from mmcore.core.step import Artifact
+from mmcore.dedup.exact import ExactDuplicates
+from mmcore.dedup.near import NearDuplicates
 from mmcore.errors import ConfigError
 from mmcore.recipe.build import LoadedRecipe, load_recipe
+from mmcore.shard.work import ShardWork
 
 Write = Callable[..., str]
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "recipes").glob("*.yaml"))
@@ -71,6 +76,52 @@ def test_a_recipe_without_dedup_and_tokenizer_has_no_such_steps(recipe: Write) -
     assert graph.step("split").inputs == ("clean",)
 
 
+SEVERAL = """dedup:
+  exact_duplicates: {same: [image, audio]}
+  near_duplicates:
+  wordy: {use: near_duplicates, max_distance: {}, min_similarity: {text: 0.9}}
+"""
+ONE = "dedup:\n  same: [image, audio]\n"
+
+
+def test_dedup_takes_several_rules_in_their_order(recipe: Write) -> None:
+    loaded = load_recipe(recipe((ONE, SEVERAL)), overrides=["dedup.wordy.min_similarity.text=0.7"])
+    work = loaded.graph.step("dedup").work
+    assert isinstance(work, CorpusWork)
+    assert work.rules == (
+        ExactDuplicates(same=("image", "audio")),
+        NearDuplicates(),
+        NearDuplicates(max_distance={}, min_similarity={"text": 0.7}),
+    )
+
+
+def test_one_rule_and_the_same_rule_by_name_are_one_recipe(recipe: Write) -> None:
+    one = fingerprints(recipe())
+    named = recipe((ONE, "dedup:\n  exact_duplicates: {same: [image, audio]}\n"))
+    assert fingerprints(named) == one
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("near_duplicate:", "dedup.near_duplicate: no stage of that name. Did you mean 'near_duplicates'?"),
+        ("min_side: {min_side: 3}", "dedup.min_side: MinSide is no CorpusRule"),
+        ("near_duplicates: {max_distance: {image: 40}}", "dedup.near_duplicates: near_duplicates.max_distance.image=40"),
+        ("same: [image]", "dedup.exact_duplicates: unknown key"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_one_of_several_rules_is_refused(recipe: Write, new: str, said: str) -> None:
+    several = f"dedup:\n  exact_duplicates: {{same: [image]}}\n  {new}\n"
+    assert said in complaint(recipe((ONE, several)))
+
+
+def test_the_shards_are_checked_by_the_limits_of_the_split(recipe: Write) -> None:
+    near = "  max_distance: {image: 5}\n  stratify:"
+    shard = load_recipe(recipe(("  stratify:", near))).graph.step("shard").work
+    assert isinstance(shard, ShardWork)
+    assert shard.max_distance == {"image": 5}
+
+
 def test_a_stage_is_named_by_a_short_name_or_by_an_import_path(recipe: Write) -> None:
     file = recipe(("  decode_audio:\n", "  long: {use: my_stages.MaxChars, max_chars: 80}\n"))
     stages = stages_of(load_recipe(file), "clean")
@@ -86,9 +137,36 @@ def test_a_stage_by_import_path_is_reached_by_set_under_its_own_name(recipe: Wri
     assert stages_of(loaded, "clean")[-1] == MaxChars(max_chars=7)
 
 
+def test_a_stage_that_wants_the_recipes_tokenizer_reads_its_step(recipe: Write) -> None:
+    file = recipe(("  encode_text:\n", "  encode_text:\n  token_ids: {max_tokens: 8}\n"))
+    step = load_recipe(file).graph.step("encode")
+    assert set(step.inputs) == {"split", "tokenizer"}
+    without = recipe(
+        ("tokenizer: {vocab_size: 300}\n", ""),
+        ("  encode_text:\n", "  encode_text:\n  token_ids: {max_tokens: 8}\n"),
+    )
+    assert "encode: a stage wants the recipe's tokenizer" in complaint(without)
+
+
+def test_limits_of_a_sample_hold_in_cleaning_and_encoding_and_are_part_of_their_identity(
+    recipe: Write,
+) -> None:
+    before = fingerprints(recipe())
+    file = recipe(more="\nlimits: {seconds: 7}\n")
+    for name in ("clean", "encode"):
+        work = load_recipe(file).graph.step(name).work
+        assert isinstance(work, MapWork)
+        assert work.limits == DecoderLimits(seconds=7)
+    after = fingerprints(file)
+    assert before["ingest"] == after["ingest"]
+    assert before["clean"] != after["clean"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
+        ("seed: 3", "seed: 3\nlimits: {second: 3}", "limits.second: unknown key. Did you mean 'seconds'?"),
+        ("seed: 3", "seed: 3\nlimits: {memory_mb: 0}", "limits.memory_mb=0. Use more than 0"),
         ("min_side: {min_side: 16}", "min_sid: {}", "clean.min_sid: no stage of that name. Did you mean 'min_side'?"),
         ("{min_side: 16}", "{min_sid: 16}", "clean.min_side.min_sid: unknown key. Did you mean 'min_side'?"),
         ("{min_side: 16}", "{min_side: wide}", "clean.min_side.min_side: Input should be a valid integer"),

@@ -50,6 +50,15 @@ def test_a_wrong_recipe_is_not_valid(validator: Any, recipe: Write, old: str, ne
     assert not validator.is_valid(read(recipe((old, new))))
 
 
+def test_several_rules_of_dedup_are_valid_and_a_wrong_field_in_one_is_not(
+    validator: Any, recipe: Write
+) -> None:
+    several = "dedup:\n  exact_duplicates: {same: [image]}\n  near_duplicates: {prefer: sharp}\n"
+    old = "dedup:\n  same: [image, audio]\n"
+    assert validator.is_valid(read(recipe((old, several))))
+    assert not validator.is_valid(read(recipe((old, several.replace("prefer", "prefers")))))
+
+
 def test_every_short_name_can_be_looked_up(validator: Any) -> None:
     text = str(validator.schema)
     for name in SHORT_NAMES:

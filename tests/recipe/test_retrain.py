@@ -9,12 +9,15 @@ from command import run_mm
 from corpus import TINY_MODEL, write_corpus, write_recipe, write_sample
 
 from mmcore.core.lineage import committed_artifacts, dataset_versions
+from mmcore.core.manifest import Counts, Manifest
+from mmcore.core.step import Artifact
 from mmcore.recipe.build import LoadedRecipe, load_recipe
 from mmcore.recipe.retrain import (
     Verdict,
     conclude,
     consider,
     list_decisions,
+    nothing_gained,
     record,
     wait_until_quiet,
 )
@@ -184,3 +187,32 @@ def test_a_source_that_still_changes_is_waited_for(tmp_path: Path) -> None:
 
     wait_until_quiet(kept.loaded(), sleep=sleep, clock=lambda: moments[-1])
     assert moments[-1] == 3.0 + 5.0
+
+
+def test_what_changed_vanished_or_is_to_be_forgotten_is_counted_and_said(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    run_mm("run", str(kept.recipe), "--root", kept.root, "--until", "shard", "--workers", "1")
+    write_sample(kept.corpus / "red" / "002", 999)
+    for extension in ("png", "txt", "flac"):
+        (kept.corpus / "blue" / f"003.{extension}").unlink()
+    assert run_mm("forget", "red__004", "--why", "a letter", "--root", kept.root).code == 0
+    verdict = consider(kept.loaded(), root=kept.root)
+    assert not verdict.should_run
+    assert verdict.num_new_samples == 1
+    assert verdict.why.startswith("0 new samples, 1 changed, 1 removed, 1 forgotten on top of")
+    kept.add(200, 201)
+    assert consider(kept.loaded(), root=kept.root).num_new_samples == 3
+    assert consider(kept.loaded(), root=kept.root).should_run
+
+
+def test_fewer_samples_to_learn_from_are_a_reason_to_train_when_asked() -> None:
+    facts: Any = {"increments": [{"num_samples": {"train": 9}}, {"num_samples": {}}]}
+
+    def nothing(**more: Any) -> str | None:
+        last = {"num_samples": {}, **more}
+        facts["increments"][-1] = last
+        return nothing_gained(Artifact("", Manifest("shard", "f" * 64, {}, Counts(), (), facts)))
+
+    assert nothing() is not None
+    assert nothing(num_gone={"test": 3}) is not None
+    assert nothing(num_gone={"train": 1}) is None

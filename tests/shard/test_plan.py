@@ -84,6 +84,56 @@ def test_declared_parts_win_over_common_ones() -> None:
     }
 
 
+def test_optional_parts_may_lack_and_others_may_not() -> None:
+    samples = [
+        referenced("a", txt="1", png="2", wav="3"),
+        referenced("b", txt="1", png="2"),
+        referenced("c", txt="1", wav="3"),
+        referenced("d", txt="1", png="2", flac="3"),
+        referenced("e", txt="1", png="2", wav="3"),
+    ]
+    fitting, left_out = sift(samples, optional=("audio",))
+    assert [sample.key for sample in fitting] == ["a", "b", "e"]
+    assert [(one.sample.key, one.reason) for _, one in left_out] == [
+        ("c", "parts_differ"),
+        ("d", "parts_differ"),
+    ]
+
+
+def test_optional_parts_are_those_that_most_samples_with_any_have() -> None:
+    samples = [
+        referenced("a", txt="1"),
+        referenced("b", txt="1"),
+        referenced("c", txt="1", wav="2"),
+    ]
+    assert len(sift(samples, optional=("audio",))[0]) == 3
+    assert len(sift(samples, optional=("audio",), declared=("txt",))[0]) == 2
+
+
+def test_shards_begin_with_samples_that_lack_nothing() -> None:
+    whole = [referenced(f"w{i}", txt="1", wav="2") for i in range(12)]
+    lacking = [referenced(f"l{i}", txt="1") for i in range(40)]
+    samples = [*lacking, *whole]
+    plans = cut(
+        samples,
+        schema_of(samples),
+        samples_per_shard=10,
+        max_shard_bytes=2**20,
+        seed=0,
+        parts=("txt", "wav"),
+    )
+    shards = [plan.samples for plan in plans]
+    assert len(shards) > 2
+    assert [len(sample.parts) for sample in shards[0][:5]] == [2] * 5
+    for shard in shards:
+        sizes = [len(sample.parts) for sample in shard]
+        num_whole = min(5, sizes.count(2))
+        assert sizes[:num_whole] == [2] * num_whole
+    assert sorted(s.key for shard in shards for s in shard) == sorted(
+        s.key for s in [*lacking, *whole]
+    )
+
+
 def test_name_that_is_too_long_is_quarantined() -> None:
     fitting, left_out = sift([referenced("a"), referenced("k" * 96)])
     assert [sample.key for sample in fitting] == ["a"]

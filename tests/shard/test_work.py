@@ -209,3 +209,26 @@ def test_key_that_is_not_there_is_none(published: Publish, samples: list[Sample]
 def test_shard_of_nothing_is_a_config_error(field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         replace(WORK, **{field: 0})  # type: ignore[arg-type]
+
+
+def test_samples_may_lack_optional_parts_and_the_dataset_says_which(
+    published: Publish, samples: list[Sample]
+) -> None:
+    sparse = [one.with_part("wav", b"sound") if i % 3 else one for i, one in enumerate(samples)]
+    dataset = published(sparse, work=replace(WORK, optional=("audio",)))
+    facts = dataset.manifest.facts
+    assert facts["extensions"] == ["json", "png", "txt", "wav"]
+    assert facts["optional_extensions"] == ["wav"]
+    stored = {
+        one.key: {part.extension for part in one.parts} for one in read_samples(str(dataset.path))
+    }
+    assert stored == {one.key: {*one.parts, "json"} for one in sparse}
+    card = (dataset.path / "README.md").read_text()
+    assert "Every sample has the parts json, png, txt; some lack wav." in card
+
+
+def test_optional_parts_that_nobody_declares_are_no_part_of_the_identity() -> None:
+    assert "optional" not in WORK.identity()
+    assert replace(WORK, optional=("audio",)).identity()["optional"] == ["audio"]
+    with pytest.raises(ConfigError, match="'sound', which is no modality"):
+        replace(WORK, optional=("sound",))

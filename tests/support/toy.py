@@ -1,21 +1,26 @@
 """A tiny recipe of steps over text files, for tests of the contract."""
 
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from mmcore.core.columns import Corpus, Flags, Ints, Values, Want
 from mmcore.core.corpus_work import CorpusWork
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.graph import Graph
 from mmcore.core.map_work import MapWork
 from mmcore.core.runner import Run
+from mmcore.core.shelf import Shelf
 from mmcore.core.source import Source
-from mmcore.core.stage import CorpusRule, Stage, Worker
+from mmcore.core.stage import CorpusRule, Stage, Verdict, Worker
 from mmcore.core.step import Step
 from mmcore.errors import SampleError
 from mmcore.executors.local import LocalExecutor
 from mmcore.ingest.folder import FolderLayout
 from mmcore.ingest.work import IngestWork
+from mmcore.media.near.digests import first_of_equal
 from mmcore.sample import Dropped, Outcome, Sample
 
 
@@ -42,17 +47,32 @@ class Shout(Stage):
         return shout
 
 
+@dataclass(frozen=True)
+class FirstOnes:
+    """What `FirstOfEach` decided."""
+
+    corpus: Corpus
+    first: Ints
+
+    @property
+    def kept(self) -> Flags:
+        return self.first == np.arange(len(self.first))
+
+    def outcome(self, row: int, sample: Sample) -> Outcome:
+        if self.kept[row]:
+            return sample
+        return Dropped(sample, "duplicate", twin=self.corpus.key(int(self.first[row])))
+
+
 @dataclass(frozen=True, kw_only=True)
 class FirstOfEach(CorpusRule):
     """Keep one sample per text."""
 
-    def decide(self, samples: Sequence[Sample], known: Sequence[Sample] = ()) -> Iterator[Outcome]:
-        seen: dict[str, str] = {}
-        for sample in sorted(samples, key=lambda sample: sample.key):
-            ref = sample.parts["txt"].ref
-            assert ref is not None
-            twin = seen.setdefault(ref.sha256, sample.key)
-            yield sample if twin == sample.key else Dropped(sample, "duplicate", twin=twin)
+    def wants(self) -> tuple[Want, ...]:
+        return (Values("text"),)
+
+    def decide(self, corpus: Corpus, shelf: Shelf) -> Verdict:
+        return FirstOnes(corpus, first_of_equal(corpus[Values("text")].digests()))
 
 
 def write_corpus(directory: Path, *, num_texts: int = 20) -> Path:
@@ -66,9 +86,20 @@ def write_corpus(directory: Path, *, num_texts: int = 20) -> Path:
     return directory
 
 
-def toy_graph(corpus: Path, *, stage: Stage | None = None, samples_per_task: int = 4) -> Graph:
+def toy_graph(
+    corpus: Path,
+    *,
+    stage: Stage | None = None,
+    samples_per_task: int = 4,
+    limits: DecoderLimits | None = None,
+) -> Graph:
     """Ingest, clean and deduplicate a folder of texts."""
-    stages = (stage or Shout(),)
+    clean = MapWork(
+        step="clean",
+        samples_from="ingest",
+        stages=(stage or Shout(),),
+        limits=limits or DecoderLimits(),
+    )
     return Graph(
         "toy",
         Source(str(corpus)),
@@ -78,10 +109,10 @@ def toy_graph(corpus: Path, *, stage: Stage | None = None, samples_per_task: int
                 IngestWork(layout=FolderLayout(), samples_per_task=samples_per_task),
                 ("scan",),
             ),
-            Step("clean", MapWork(step="clean", samples_from="ingest", stages=stages), ("ingest",)),
+            Step("clean", clean, ("ingest",)),
             Step(
                 "dedup",
-                CorpusWork(step="dedup", samples_from="clean", rule=FirstOfEach()),
+                CorpusWork(step="dedup", samples_from="clean", rules=(FirstOfEach(),)),
                 ("clean",),
             ),
         ),

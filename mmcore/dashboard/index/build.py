@@ -29,7 +29,7 @@ FACETS = ("status", "split", "reason", "label", "language", "duplicate")
 MAX_VALUES = 4096
 """Of one facet in a segment: what has more is for the search, not for a menu."""
 _BATCH = 8192
-_MAX_VALUE_CHARACTERS = 200
+MAX_VALUE_CHARACTERS = 200
 _LOCK_NAME = "dashboard-samples.lock"
 
 
@@ -185,7 +185,7 @@ class _Writer:
         return "survivor" if key in self._survivors else ""
 
     def _value(self, connection: sqlite3.Connection, facet: str, value: str) -> int | None:
-        value = value[:_MAX_VALUE_CHARACTERS]
+        value = value[:MAX_VALUE_CHARACTERS]
         known = self._values.get((facet, value))
         if known is not None:
             return known

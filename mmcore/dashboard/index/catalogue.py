@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmcore import storage
-from mmcore.core.explain import INGEST_STEP
+from mmcore.core.change import INGEST_STEP, read_gone
 from mmcore.core.lineage import (
     DATASETS,
     SHARD_STEP,
@@ -159,6 +159,12 @@ def _add_segment(root: str, connection: sqlite3.Connection, name: str, chain: Ch
     connection.executemany(
         "INSERT INTO base VALUES (?,?,?)",
         [(segment, step, relative(root, artifact.url)) for step, artifact in chain.items()],
+    )
+    ingest = chain.get(INGEST_STEP)
+    gone = read_gone(ingest.url) if ingest is not None else {}
+    connection.executemany(
+        "INSERT INTO gone VALUES (?,?,?)",
+        [(segment, key, reason) for key, reason in gone.items()],
     )
     add_text_table(connection, segment)
     return segment

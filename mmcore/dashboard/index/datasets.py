@@ -2,11 +2,13 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from mmcore.dashboard.index.build import FACETS
+from mmcore.core.forgotten import load_forgotten
+from mmcore.dashboard.index.build import FACETS, MAX_VALUE_CHARACTERS
 from mmcore.dashboard.index.store import SampleDatabase
 
 _PLAIN = (
@@ -47,6 +49,9 @@ class Dataset:
     funnel: Sequence[Mapping[str, Any]] = field(compare=False)
     lineage: Sequence[Mapping[str, Any]] = field(compare=False)
     segments: tuple[Segment, ...]
+    hidden: frozenset[int] = frozenset()
+    """The ids of samples of its increments that do not count in this version any more, or that are
+    to be forgotten: nobody is shown them."""
 
     def __hash__(self) -> int:
         # caches look it up for each part of each sample
@@ -102,10 +107,22 @@ def facet_counts(database: SampleDatabase, dataset: Dataset) -> dict[str, dict[s
         ):
             of_facet = totals[row["facet"]]
             of_facet[row["value"]] = of_facet.get(row["value"], 0) + row["num"]
+    for facet, value in _values_of(database, dataset.hidden):
+        if value in totals[facet]:
+            totals[facet][value] -= 1
     return {
         facet: dict(sorted(values.items(), key=lambda item: (-item[1], item[0])))
         for facet, values in totals.items()
     }
+
+
+def _values_of(database: SampleDatabase, ids: Iterable[int]) -> Iterator[tuple[str, str]]:
+    """Yield the facets of samples, but for whether they are duplicates."""
+    for number in ids:
+        row = database.read().execute("SELECT * FROM sample WHERE id=?", (number,)).fetchone()
+        for facet in FACETS:
+            if facet != "duplicate":
+                yield facet, str(row[facet])[:MAX_VALUE_CHARACTERS]
 
 
 def losses(database: SampleDatabase, dataset: Dataset) -> list[sqlite3.Row]:
@@ -123,12 +140,19 @@ def losses(database: SampleDatabase, dataset: Dataset) -> list[sqlite3.Row]:
 
 
 def _dataset(database: SampleDatabase, row: sqlite3.Row) -> Dataset:
-    segments = database.read().execute(
-        "SELECT segment.* FROM dataset_segment JOIN segment ON segment.id = segment "
-        "WHERE dataset=? ORDER BY position",
-        (row["id"],),
+    segments = (
+        database.read()
+        .execute(
+            "SELECT segment.* FROM dataset_segment JOIN segment ON segment.id = segment "
+            "WHERE dataset=? ORDER BY position",
+            (row["id"],),
+        )
+        .fetchall()
     )
+    forgotten = load_forgotten(database.root, row["name"]).keys if database.root else frozenset()
+    progress = tuple((one["id"], one["done"]) for one in segments)
     return Dataset(
+        hidden=_hidden(database, progress, forgotten),
         **{name: row[name] for name in _PLAIN},
         facts=json.loads(row["facts"]),
         funnel=json.loads(row["funnel"]),
@@ -146,3 +170,25 @@ def _dataset(database: SampleDatabase, row: sqlite3.Row) -> Dataset:
             for one in segments
         ),
     )
+
+
+@lru_cache(maxsize=256)
+def _hidden(
+    database: SampleDatabase, progress: tuple[tuple[int, int], ...], forgotten: frozenset[str]
+) -> frozenset[int]:
+    """Return the ids of what is forgotten, and of what a later increment put an end to.
+
+    `progress` is each segment with how much of it is indexed: the answer holds until that changes.
+    """
+    connection = database.read()
+    found: set[int] = set()
+    over = set(forgotten)
+    for segment, _ in reversed(progress):
+        for key in over:
+            rows = connection.execute(
+                "SELECT id FROM sample WHERE segment=? AND key=?", (segment, key)
+            )
+            found.update(row["id"] for row in rows)
+        rows = connection.execute("SELECT key FROM gone WHERE segment=?", (segment,))
+        over.update(row["key"] for row in rows)
+    return frozenset(found)

@@ -22,6 +22,7 @@ from mmcore.core.manifest import FileRecord
 from mmcore.core.rows import rows_files
 from mmcore.core.step import Artifact
 from mmcore.errors import StorageError
+from mmcore.media.near.prints import without_prints
 from mmcore.sample import Json, modality_of
 from mmcore.shard.document import EXTENSION as DOCUMENT
 from mmcore.shard.table import TABLE_NAME
@@ -178,7 +179,7 @@ def _entry(step: str, values: dict[str, Any], texts: "_Texts") -> Entry:
         caption=caption,
         scores=json.dumps(scores, separators=(",", ":")) if scores else "",
         parts=parts,
-        words=_words(caption, values["key"], meta),
+        words=_words(caption, values["key"], without_prints(meta)),
     )
 
 

@@ -23,7 +23,7 @@ class SampleIndex:
     def __init__(self, root: str, state_directory: str) -> None:
         self.root = root
         self._state_directory = state_directory
-        self._opened = SampleDatabase(state_directory)
+        self._opened = SampleDatabase(state_directory, root)
         self._looked_at = 0.0
         self._seen_at = 0.0
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class SampleIndex:
             with self._lock:
                 if not self._opened.is_there:
                     self._opened.close()
-                    self._opened = SampleDatabase(self._state_directory)
+                    self._opened = SampleDatabase(self._state_directory, self.root)
         return self._opened
 
     def keep_current(self) -> None:

@@ -42,8 +42,16 @@ def wanted_ids(
 ) -> Iterator[int]:
     """Yield the ids of the samples wanted after `start`, or before it in falling order.
 
-    Segments follow each other as the increments did, whatever their ids.
+    Segments follow each other as the increments did, whatever their ids. What is hidden in this
+    version is passed over.
     """
+    found = _ids(database, dataset, query, start, is_back)
+    return (number for number in found if number not in dataset.hidden)
+
+
+def _ids(
+    database: SampleDatabase, dataset: Dataset, query: Query, start: int, is_back: bool
+) -> Iterator[int]:
     segments = [segment for segment in dataset.segments if segment.done]
     expression = _expression(database, segments, query.words)
     if query.words.strip() and not expression:
@@ -89,7 +97,7 @@ def _ids_of_segment(
             f"ORDER BY id {order}",
             (segment, query.twin, *bounds),
         )
-        yield from _among(connection, (row[0] for row in rows), list(values))
+        yield from among(connection, (row[0] for row in rows), list(values))
     elif expression:
         facets = "".join(f" AND facets:v{value}" for value in values)
         table = text_table(segment)
@@ -202,7 +210,7 @@ def joined_blocks(
             yield row["block"], data
 
 
-def _among(
+def among(
     connection: sqlite3.Connection, ids: Iterator[int], values: Sequence[int]
 ) -> Iterator[int]:
     """Yield those ids that are in all sets."""

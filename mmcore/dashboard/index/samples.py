@@ -11,7 +11,7 @@ from itertools import islice
 
 from mmcore.dashboard.index.bits import count
 from mmcore.dashboard.index.datasets import Dataset
-from mmcore.dashboard.index.query import Query, joined_blocks, value_ids, wanted_ids
+from mmcore.dashboard.index.query import Query, among, joined_blocks, value_ids, wanted_ids
 from mmcore.dashboard.index.store import SampleDatabase
 
 MAX_COUNTED = 1000
@@ -73,7 +73,7 @@ def count_samples(database: SampleDatabase, dataset: Dataset, query: Query) -> t
     A dataset that is being indexed is another one after each step: what is kept is never old.
     """
     if query.is_empty:
-        return dataset.done, False
+        return dataset.done - len(dataset.hidden), False
     if not query.words.strip() and not query.twin:
         return _count_filtered(database, dataset, query.filters), False
     found = sum(
@@ -90,7 +90,7 @@ def find_sample(database: SampleDatabase, dataset: Dataset, key: str) -> sqlite3
             .execute("SELECT * FROM sample WHERE segment=? AND key=?", (segment.id, key))
             .fetchone()
         )
-        if row is not None:
+        if row is not None and row["id"] not in dataset.hidden:
             return row
     return None
 
@@ -106,7 +106,8 @@ def find_samples(
             f"SELECT * FROM sample WHERE segment=? AND key IN ({marks})",
             [segment.id, *keys],
         ):
-            found.setdefault(row["key"], row)
+            if row["id"] not in dataset.hidden:
+                found.setdefault(row["key"], row)
     return found
 
 
@@ -135,4 +136,6 @@ def _count_filtered(
         else:
             blocks = joined_blocks(connection, list(values), 0, 1 << 62, is_back=False)
             total += sum(count(data) for _, data in blocks)
+        here = sorted(one for one in dataset.hidden if segment.first <= one <= segment.last)
+        total -= sum(1 for _ in among(connection, iter(here), list(values)))
     return total

@@ -11,7 +11,7 @@ import sqlite3
 from mmcore.dashboard.index.database import Database
 
 # another version is another file: an old one is never read, and is deleted when it is seen
-_FILE_NAME = "dashboard-samples-1.sqlite"
+_FILE_NAME = "dashboard-samples-2.sqlite"
 
 # AUTOINCREMENT: an id that was given is never another's, so that caches may go by it
 _SCHEMA = """
@@ -30,6 +30,9 @@ CREATE TABLE IF NOT EXISTS dataset_segment(
 CREATE TABLE IF NOT EXISTS shard(
     dataset INTEGER, path TEXT, num_samples INTEGER, num_bytes INTEGER, sha256 TEXT,
     PRIMARY KEY (dataset, path)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gone(
+    segment INTEGER, key TEXT, reason TEXT, PRIMARY KEY (segment, key)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS base(
     segment INTEGER, name TEXT, url TEXT, PRIMARY KEY (segment, name)
@@ -66,15 +69,19 @@ CREATE TABLE IF NOT EXISTS training(
 """
 
 _TABLES = (
-    "dataset", "segment", "dataset_segment", "shard", "base", "part_file", "file", "sample",
-    "facet_value", "member", "loss", "training",
+    "dataset", "segment", "dataset_segment", "shard", "gone", "base", "part_file", "file",
+    "sample", "facet_value", "member", "loss", "training",
 )  # fmt: skip
 
 
 class SampleDatabase(Database):
-    """The index file, beside that of the runs: it is larger and another process writes it."""
+    """The index file, beside that of the runs: it is larger and another process writes it.
 
-    def __init__(self, state_directory: str) -> None:
+    Whoever shows samples gives the root, so that nothing is shown that is to be forgotten.
+    """
+
+    def __init__(self, state_directory: str, root: str | None = None) -> None:
+        self.root = root
         super().__init__(os.path.join(state_directory, _FILE_NAME))
         self._inode = _inode(self.path)
         self.add_part("samples", version=1, schema=_SCHEMA, tables=_TABLES)
@@ -116,7 +123,7 @@ def drop_segment(connection: sqlite3.Connection, segment: int) -> None:
         connection.execute(
             "DELETE FROM sample WHERE id BETWEEN ? AND ?", (bounds["first"], bounds["last"])
         )
-    for table in ("facet_value", "base", "part_file", "file", "loss"):
+    for table in ("facet_value", "gone", "base", "part_file", "file", "loss"):
         connection.execute(f"DELETE FROM {table} WHERE segment=?", (segment,))
     connection.execute("DELETE FROM segment WHERE id=?", (segment,))
 

@@ -31,6 +31,7 @@ from mmcore.dashboard.media import Media, StoredPart, locate, parts_of
 from mmcore.dashboard.pages import media
 from mmcore.dashboard.templating import render
 from mmcore.errors import MmError
+from mmcore.media.near.prints import without_prints
 
 PAGE_SIZE = 30
 _MAX_OPTIONS = 300
@@ -187,7 +188,7 @@ def _raw(row: Row, told: Story) -> dict[str, Any]:
     return {
         "key": row["key"],
         "status": row["status"],
-        "meta": dict(told.meta),
+        "meta": without_prints(told.meta),
         "scores": dict(told.scores),
         "parts_at_source": {ext: asdict(ref) for ext, ref in told.source.items()},
     }

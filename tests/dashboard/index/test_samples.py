@@ -18,6 +18,7 @@ from small_dataset import (
 )
 
 from mmcore.core.explain import explain
+from mmcore.core.forgotten import record_wish
 from mmcore.core.lineage import find_dataset as find_on_disk
 from mmcore.dashboard.index import build
 from mmcore.dashboard.index.build import update
@@ -282,3 +283,44 @@ def test_a_broken_dataset_says_why_and_harms_no_other(tmp_path: Path) -> None:
     (broken,), (sound,) = list_datasets(database, "broken"), list_datasets(database, "sound")
     assert broken.error
     assert sound.is_ready
+
+
+def test_the_gallery_shows_nothing_that_is_to_be_forgotten_or_counts_no_more(
+    tmp_path: Path,
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    root = tmp_path / "root"
+    first = run_small(corpus, root)
+    changed, *_, removed = sorted(corpus.rglob("*.png"))
+    changed.write_bytes(png(77))
+    for path in removed.parent.glob(f"{removed.stem}.*"):
+        path.unlink()
+    second = run_small(corpus, root)
+    database = SampleDatabase(str(root / "state"), str(root))
+    update(str(root), database)
+    old, new = (find_dataset(database, "small", version) for version in (first, second))
+    assert old is not None
+    assert new is not None
+    keys = walk(database, new, Query())
+    assert len(keys) == len(set(keys)) == NUM_KEPT - 1
+    key_of = {
+        path: "__".join(path.relative_to(corpus).with_suffix("").parts)
+        for path in (changed, removed)
+    }
+    assert find_sample(database, new, key_of[removed]) is None
+    assert find_sample(database, old, key_of[removed]) is not None
+    here, before = (find_sample(database, one, key_of[changed]) for one in (new, old))
+    assert here["parts"] != before["parts"]
+    everything = walk(database, old, Query())
+    assert len(everything) == NUM_KEPT
+    samples = {"samples": {key_of[changed]: ()}, "versions": (), "models": ()}
+    record_wish(str(root), "small", by="Ann", why="a letter", **samples)
+    for version in (first, second):
+        dataset = find_dataset(database, "small", version)
+        shown = walk(database, dataset, Query())
+        assert key_of[changed] not in shown
+        assert count_samples(database, dataset, Query()) == (len(shown), False)
+        kept = Query((("status", "kept"),))
+        assert count_samples(database, dataset, kept) == (len(shown), False)
+        assert facet_counts(database, dataset)["status"]["kept"] == len(shown)
+        assert find_sample(database, dataset, key_of[changed]) is None

@@ -1,0 +1,146 @@
+"""What a worker may read of a scanned corpus, each byte of it checked against the scan."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mmcore import storage
+from mmcore.core.reader import HashingStream
+from mmcore.core.rows import load_part
+from mmcore.core.source import FILES_NAME, SCAN_STEP, fetched_name
+from mmcore.core.step import Artifact, Inputs
+from mmcore.errors import IntegrityError
+from mmcore.ingest.layout import Arrived, SourceFile
+from mmcore.sample import PartRef
+
+RESULTS_NAME = "results.parquet"
+_COLUMNS = ["path", "num_bytes", "sha256"]
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class OpenCorpus:
+    """The corpus as a task of `ingest` sees it."""
+
+    inputs: Inputs
+
+    def read(self, file: SourceFile) -> bytes:
+        return load_part(file.part(), self.inputs.bases)
+
+    @contextmanager
+    def stream(self, file: SourceFile) -> Iterator[BinaryIO]:
+        url = storage.join(self.inputs.bases["source"], file.path)
+        with HashingStream(storage.open_read(url)) as hashing:
+            buffered = io.BufferedReader(hashing, 1 << 16)  # named: unnamed, it closes the stream
+            yield cast(BinaryIO, buffered)
+            if hashing.finish() != file.sha256:
+                raise IntegrityError(
+                    f"{url} holds other bytes than were scanned (SHA-256 differs). The source "
+                    "changed meanwhile: run again, and the change will be found."
+                )
+
+    @contextmanager
+    def seekable(self, file: SourceFile) -> Iterator[BinaryIO]:
+        with self.stream(file):
+            pass
+        with storage.open_read(storage.join(self.inputs.bases["source"], file.path)) as stream:
+            yield stream
+
+    def find(self, paths: Sequence[str]) -> Mapping[str, SourceFile]:
+        if not paths:
+            return {}
+        field = pc.field("path")
+        # the bounds let whole row groups be skipped
+        wanted = field.isin(sorted(set(paths))) & (field >= min(paths)) & (field <= max(paths))
+        table = pq.read_table(pa.BufferReader(self._files), columns=_COLUMNS, filters=wanted)
+        return {file.path: file for file in _source_files(table)}
+
+    @cached_property
+    def _files(self) -> bytes:
+        return storage.read(storage.join(self.inputs[SCAN_STEP].url, FILES_NAME))
+
+    def arrived(self, path: str) -> Iterator[Arrived]:
+        return map(_arrived, _rows(self.inputs[SCAN_STEP], fetched_name(path, RESULTS_NAME)))
+
+
+def read_files(scan: Artifact) -> list[SourceFile]:
+    """Return the files that a scan found, sorted by path."""
+    data = storage.read(storage.join(scan.url, FILES_NAME))
+    return _source_files(pq.read_table(pa.BufferReader(data), columns=_COLUMNS))
+
+
+def read_num_samples(scan: Artifact) -> dict[str, int]:
+    """Return how many samples each file of a scan holds, for those that hold many."""
+    data = storage.read(storage.join(scan.url, FILES_NAME))
+    table = pq.read_table(pa.BufferReader(data))
+    if "num_samples" not in table.column_names:
+        return {}
+    columns = (table[name].to_pylist() for name in ("path", "num_samples"))
+    return {path: num for path, num in zip(*columns, strict=True) if num is not None}
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What of a list of URLs has arrived; two are equal when the same has."""
+
+    digest: str = ""
+    num_urls: int = 0
+
+
+def arrivals(before: Artifact, after: Artifact, path: str) -> tuple[Arrivals, Arrivals]:
+    """Return what has arrived of a list at two scans; why the rest failed is no matter.
+
+    Nothing is read of what is no list, or where nothing changed.
+    """
+    name = fetched_name(path, RESULTS_NAME)
+    old, new = (
+        next((file.sha256 for file in scan.manifest.files if file.path == name), "")
+        for scan in (before, after)
+    )
+    if old == new:
+        return Arrivals(), Arrivals()
+    return _arrivals(before, name) if old else Arrivals(), _arrivals(
+        after, name
+    ) if new else Arrivals()
+
+
+def _arrivals(scan: Artifact, name: str) -> Arrivals:
+    digest, num_urls = sha256(), 0
+    for row in _rows(scan, name):
+        if not row["reason"]:
+            digest.update(f"{row['url']}\n{row['sha256']}\n".encode())
+            num_urls += 1
+    return Arrivals(digest.hexdigest(), num_urls)
+
+
+def _source_files(table: pa.Table) -> list[SourceFile]:
+    columns = (table[name].to_pylist() for name in _COLUMNS)
+    return [SourceFile(*values) for values in zip(*columns, strict=True)]
+
+
+def _rows(scan: Artifact, name: str) -> Iterator[dict[str, str | int]]:
+    with storage.open_read(storage.join(scan.url, name)) as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(_ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+
+def _arrived(row: Mapping[str, str | int]) -> Arrived:
+    if row["reason"]:
+        why = (str(row["reason"]), str(row["detail"]))
+        return Arrived(str(row["url"]), None, *why)
+    ref = PartRef(
+        SCAN_STEP,
+        str(row["pack"]),
+        int(row["offset"]),
+        int(row["num_bytes"]),
+        str(row["sha256"]),
+    )
+    return Arrived(str(row["url"]), ref, extension=str(row["extension"]))

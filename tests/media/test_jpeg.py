@@ -1,0 +1,133 @@
+"""JPEG by its markers: what conforms, what is cut out of it, and decoding at a scale."""
+
+import io
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from mmcore.media.image import Pixels
+from mmcore.media.jpeg import decode_scaled, jpeg_facts, without_metadata
+
+
+def photo(width: int = 400, height: int = 300, *, mode: str = "RGB", **options: object) -> bytes:
+    y, x = np.mgrid[:height, :width]
+    noise = np.random.default_rng(0).normal(0, 8, (height, width, 3))
+    pixels = np.stack([x * 255 / width, y * 255 / height, (x + y) % 256], axis=2) + noise
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode)
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    made = Image.Exif()
+    made[0x0112] = orientation
+    return made
+
+
+def scaled(data: bytes, width: int, height: int, **limits: int) -> Pixels | None:
+    facts = jpeg_facts(data, is_whole=False)
+    if facts is None:
+        return None
+    return decode_scaled(data, facts, min_width=width, min_height=height, **limits)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"quality": 30, "subsampling": 2}, {"restart_marker_rows": 1}],
+)
+def test_a_plain_jpeg_says_its_size_without_being_decoded(options: dict[str, object]) -> None:
+    facts = jpeg_facts(photo(**options))
+    assert facts is not None
+    assert (facts.width, facts.height, facts.num_components) == (400, 300, 3)
+    assert (facts.orientation, facts.metadata) == (1, ())
+
+
+def test_gray_has_one_component_and_cmyk_is_not_plain() -> None:
+    facts = jpeg_facts(photo(mode="L"))
+    assert facts is not None
+    assert facts.num_components == 1
+    assert jpeg_facts(photo(mode="CMYK")) is None
+
+
+def test_a_file_that_is_cut_or_longer_or_two_is_not_whole() -> None:
+    data = photo()
+    for cut in (0, 1, 3, 20, 300, len(data) // 2, len(data) - 1):
+        assert jpeg_facts(data[:cut]) is None, cut
+    assert jpeg_facts(data + b"<script>") is None
+    assert jpeg_facts(data + data) is None
+    assert jpeg_facts(b"\x89PNG" + data) is None
+
+
+def test_no_damage_of_the_markers_raises() -> None:
+    data = bytearray(photo(64, 48))
+    draw = np.random.default_rng(1)
+    for _ in range(3000):
+        broken = bytearray(data)
+        for at in draw.integers(0, 700, 3):
+            broken[at] = draw.integers(0, 256)
+        facts = jpeg_facts(bytes(broken))
+        if facts is not None:
+            without_metadata(bytes(broken), facts)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_metadata_is_cut_out_and_the_pixels_stay_bit_for_bit(orientation: int) -> None:
+    data = photo(exif=exif(orientation), comment=b"where I live", icc_profile=b"x" * 200)
+    facts = jpeg_facts(data)
+    assert facts is not None
+    assert (facts.orientation, len(facts.metadata)) == (orientation, 3)
+    bare = without_metadata(data, facts)
+    assert b"Exif" not in bare
+    assert b"where I live" not in bare
+    assert (simplejpeg.decode_jpeg(bare) == simplejpeg.decode_jpeg(data)).all()
+    again = jpeg_facts(bare)
+    assert again is not None
+    assert without_metadata(bare, again) is bare
+
+
+def test_an_orientation_that_cannot_be_read_is_not_upright() -> None:
+    data = photo(exif=exif(6))
+    at = data.index(b"Exif")
+    facts = jpeg_facts(data[: at + 10] + b"\xff\xff\xff\xff" + data[at + 14 :])
+    assert facts is not None
+    assert facts.orientation == 0
+
+
+def test_the_smallest_scale_that_is_large_enough_is_decoded() -> None:
+    data = photo(800, 600)
+    sizes = {}
+    for wanted in (1, 100, 101, 300, 800, 2000):
+        decoded = scaled(data, wanted, wanted * 3 // 4)
+        assert decoded is not None
+        sizes[wanted] = decoded.shape[1]
+    assert sizes == {1: 100, 100: 100, 101: 200, 300: 300, 800: 800, 2000: 800}
+
+
+def test_a_scaled_picture_is_close_to_the_whole_one_made_smaller() -> None:
+    import cv2
+
+    data = photo(800, 600, quality=95)
+    small = scaled(data, 200, 150)
+    whole = simplejpeg.decode_jpeg(data)
+    assert small is not None
+    reference = cv2.resize(whole, (200, 150), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - reference).mean() < 2.0
+
+
+def test_what_needs_another_look_is_left_to_the_other_decoder() -> None:
+    assert scaled(photo(exif=exif(6)), 1, 1) is None
+    assert scaled(photo(mode="CMYK"), 1, 1) is None
+    assert scaled(photo()[:3000], 1, 1) is None
+    assert scaled(photo(), 1, 1, max_pixels=1000) is None
+    assert scaled(b"\xff\xd8\xff", 1, 1) is None
+
+
+def test_fill_bytes_before_a_marker_are_taken() -> None:
+    data = photo()
+    at = data.index(b"\xff\xdb")
+    facts = jpeg_facts(data[:at] + b"\xff\xff" + data[at:])
+    assert facts is not None
+    assert facts.width == 400
