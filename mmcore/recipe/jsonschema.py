@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.stage import CorpusRule, Stage
 from mmcore.encode.tokenizer import TokenizerWork
 from mmcore.evaluate.work import EvaluateWork
@@ -46,6 +47,7 @@ def recipe_schema() -> dict[str, Any]:
     }
     properties["dedup"] = {"anyOf": [*_any_of(CorpusRule, definitions)["anyOf"], rules]}
     sections: Mapping[str, type[Any]] = {
+        "limits": DecoderLimits,
         "tokenizer": TokenizerWork,
         "shard": ShardWork,
         "loader": MultimodalLoader,

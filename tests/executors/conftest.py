@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import tasks
+from processes import import_path
 
 from mmcore.core.executor import Executor
 
@@ -14,7 +15,7 @@ def ray_cluster() -> Iterator[Executor]:
     from mmcore.executors.ray import RayExecutor
 
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(Path(tasks.__file__).parent)
+    os.environ["PYTHONPATH"] = import_path(str(Path(tasks.__file__).parent))
     executor = RayExecutor(num_workers=2)
     yield executor
     executor.close()

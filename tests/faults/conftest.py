@@ -13,7 +13,7 @@ from toy import Shout, hashes, run_toy, toy_graph, write_corpus
 
 from mmcore.ingest.generate import make_corpus
 
-SUPPORT = str(Path(toy_driver.__file__).parent)
+SUPPORT = processes.import_path(str(Path(toy_driver.__file__).parent))
 
 
 @dataclass(frozen=True)

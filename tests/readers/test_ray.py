@@ -63,4 +63,5 @@ def test_samples_that_lack_optional_parts_are_read(sparse: Any) -> None:
     rows = ray.data.read_webdataset(sparse.tars("train"), decoder=None).take_all()
     assert {row["__key__"] for row in rows} == set(expected)
     for row in rows:
-        assert (row.get("txt") is not None) == ("txt" in expected[row["__key__"]])
+        # what lacks is None, or NaN where Ray has put rows together by pandas
+        assert isinstance(row.get("txt"), bytes) == ("txt" in expected[row["__key__"]])

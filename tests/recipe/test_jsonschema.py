@@ -37,6 +37,7 @@ def test_every_shipped_recipe_is_valid(validator: Any, file: Path) -> None:
         ("seed: 3", "sead: 3"),
         ("name: tiny\n", ""),
         ("seed: 3", "seed: three"),
+        ("seed: 3", "seed: 3\nlimits: {second: 3}"),
         ("samples_per_task: 8", "samples_per_task: 0"),
         ("{min_side: 16}", "{min_sid: 16}"),
         ("{min_side: 16}", "{min_side: wide}"),

@@ -8,6 +8,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
+def import_path(directory: str) -> str:
+    """Return the PYTHONPATH of a child that imports from a directory too, besides what we do."""
+    return os.pathsep.join(filter(None, (directory, os.environ.get("PYTHONPATH"))))
+
+
 def children(pid: int | None = None) -> set[int]:
     """Every process below a process, dead ones left out."""
     parents: dict[int, int] = {}

@@ -13,7 +13,7 @@ import slow_stages
 
 from mmcore.core.runs import list_runs, read_events
 
-SUPPORT = str(Path(slow_stages.__file__).parent)
+SUPPORT = processes.import_path(str(Path(slow_stages.__file__).parent))
 RECIPE = """\
 name: {name}
 source: {{path: {corpus}, samples_per_task: 2, layout: {{use: folder}}}}
