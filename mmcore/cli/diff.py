@@ -1,6 +1,6 @@
 """`mm diff`: what distinguishes two dataset versions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -63,27 +63,37 @@ def _score_lines(scores: Mapping[str, Any]) -> Iterator[str]:
     if not scores:
         return
     yield ""
-    yield f"{'score':<26}{'mean':>22}{'median':>22}{'5 to 95 %':>32}{'KS':>8}{'p':>9}"
+    rows = [["score", "mean", "median", "5 to 95 %", "KS", "p"]]
     for name, one in sorted(scores.items(), key=lambda item: (-(item[1]["ks"] or 0), item[0])):
         old, new = one["before"], one["after"]
-        spread = f"{_range(old)} -> {_range(new)}"
         ks = "-" if one["ks"] is None else f"{one['ks']:.3f}"
         p_value = "-" if one["p_value"] is None else f"{one['p_value']:.2g}"
-        yield (
-            f"{name:<26}{_change(old, new, 'mean'):>22}{_change(old, new, 'p50'):>22}"
-            f"{spread:>32}{ks:>8}{p_value:>9}"
+        spread = f"{_range(old)} -> {_range(new)}"
+        rows.append(
+            [name, _change(old, new, "mean"), _change(old, new, "p50"), spread, ks, p_value]
         )
+    yield from _aligned(rows)
 
 
 def _count_lines(field: str, values: Mapping[str, Any]) -> Iterator[str]:
     yield ""
-    yield f"{field:<26}{'before':>9}{'after':>9}{'change':>9}"
+    rows = [[field, "before", "after", "change"]]
     ranked = sorted(values.items(), key=lambda item: (-_step(item[1]), item[0]))
     for value, one in ranked[:_MAX_VALUES]:
-        change = one["after"] - one["before"]
-        yield f"{value[:25]:<26}{one['before']:>9}{one['after']:>9}{change:>+9}"
+        rows.append(
+            [value[:40], f"{one['before']}", f"{one['after']}", f"{one['after'] - one['before']:+}"]
+        )
+    yield from _aligned(rows)
     if len(values) > _MAX_VALUES:
         yield f"and {len(values) - _MAX_VALUES} more, which changed less"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table: names to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *figures in rows:
+        told = (f"{figure:>{width}}" for figure, width in zip(figures, widths[1:], strict=True))
+        yield "  ".join([f"{name:<{widths[0]}}", *told])
 
 
 def _step(one: Mapping[str, int]) -> int:
