@@ -6,8 +6,7 @@ which only the name, the size and the checksum change, so a template is patched 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from io import BytesIO
+from typing import NamedTuple
 
 from mmcore.errors import IntegrityError
 
@@ -42,8 +41,7 @@ _UNSAFE_LAST = frozenset(
 _NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A file in a tar: where its header and its bytes begin."""
 
     name: str
@@ -79,47 +77,47 @@ def padded(num_bytes: int) -> int:
 
 
 class TarWriter:
-    """Builds a tar in memory: a shard is written by one atomic operation, so it is whole there."""
+    """Builds a tar in memory: a shard is written by one atomic operation, so it is whole there.
+
+    It stays in pieces, so that the bytes of a part are copied once: into the file.
+    """
 
     def __init__(self) -> None:
-        self._buffer = BytesIO()
-
-    @property
-    def offset(self) -> int:
+        self._pieces: list[bytes] = []
+        self.offset = 0
         """Where the next header begins; after the last member, the end of the data."""
-        return self._buffer.tell()
 
     def add(self, name: str, data: bytes) -> Member:
         """Append a file and return where it lies."""
-        header_offset = self.offset
-        self._buffer.write(_header(name, len(data)))
-        self._buffer.write(data)
-        self._buffer.write(bytes(padded(len(data)) - len(data)))
-        return Member(name, header_offset, header_offset + BLOCK_BYTES, len(data))
+        num_bytes = len(data)
+        start = self.offset + BLOCK_BYTES
+        member = Member(name, self.offset, start, num_bytes)
+        self._pieces += (_header(name, num_bytes), data, _ZEROS[: -num_bytes % BLOCK_BYTES])
+        self.offset = start + num_bytes + -num_bytes % BLOCK_BYTES
+        return member
 
-    def finish(self) -> bytes:
-        """Append the two closing blocks, fill up the last record, and return the tar."""
+    def finish(self) -> list[bytes]:
+        """Append the two closing blocks, fill up the last record, and return the tar in pieces."""
         end = self.offset + 2 * BLOCK_BYTES
-        self._buffer.write(bytes(-(-end // RECORD_BYTES) * RECORD_BYTES - self.offset))
-        return self._buffer.getvalue()
+        return [*self._pieces, bytes(-(-end // RECORD_BYTES) * RECORD_BYTES - self.offset)]
 
 
 def walk(data: bytes | memoryview, *, where: str) -> Iterator[Member]:
     """Yield the members of a tar that `TarWriter` wrote; IntegrityError for any other header."""
     view = memoryview(data)
-    at = 0
+    at, length = 0, len(view)
     while True:
         header = bytes(view[at : at + BLOCK_BYTES])
         if len(header) < BLOCK_BYTES:
-            raise IntegrityError(f"{where} ends at byte {len(data)} in the middle of a header.")
-        if not any(header):
+            raise IntegrityError(f"{where} ends at byte {length} in the middle of a header.")
+        if header == _ZEROS:
             return
-        name, num_bytes = _parse_header(header, where=f"{where} at byte {at}")
+        name, num_bytes = _parse_header(header, where, at)
         start = at + BLOCK_BYTES
-        if start + num_bytes > len(data):
-            raise IntegrityError(f"{where} ends at byte {len(data)} in the middle of {name}.")
+        if start + num_bytes > length:
+            raise IntegrityError(f"{where} ends at byte {length} in the middle of {name}.")
         yield Member(name, at, start, num_bytes)
-        at = start + padded(num_bytes)
+        at = start + num_bytes + -num_bytes % BLOCK_BYTES
 
 
 def _template() -> bytes:
@@ -133,8 +131,12 @@ def _template() -> bytes:
     return bytes(header)
 
 
+_ZEROS = bytes(BLOCK_BYTES)
 _TEMPLATE = _template()
 _TEMPLATE_SUM = sum(_TEMPLATE)
+_OWNERS, _TIME, _REST = slice(100, 124), slice(136, 148), slice(156, BLOCK_BYTES)
+_PLAIN = (_TEMPLATE[_OWNERS], _TEMPLATE[_TIME], _TEMPLATE[_REST])
+"""All of a header but what differs between two of ours: the name, the size, the checksum."""
 
 
 def _header(name: str, num_bytes: int) -> bytes:
@@ -142,22 +144,28 @@ def _header(name: str, num_bytes: int) -> bytes:
     assert 0 < len(encoded) <= MAX_NAME_BYTES, f"check with name_problem first: {name!r}"
     assert num_bytes <= MAX_MEMBER_BYTES, f"{name} has {num_bytes} bytes; USTAR ends at 8 GiB"
     size = b"%011o\0" % num_bytes
-    header = bytearray(_TEMPLATE)
-    header[: len(encoded)] = encoded
-    header[_SIZE] = size
-    header[_CHECKSUM] = b"%06o\0 " % (_TEMPLATE_SUM + sum(encoded) + sum(size))
-    return bytes(header)
+    checksum = b"%06o\0 " % (_TEMPLATE_SUM + sum(encoded) + sum(size))
+    owners, time, rest = _PLAIN
+    return b"".join((encoded.ljust(100, b"\0"), owners, size, time, checksum, rest))
 
 
-def _parse_header(header: bytes, *, where: str) -> tuple[str, int]:
+def _parse_header(header: bytes, where: str, at: int) -> tuple[str, int]:
+    encoded, size = header[_NAME].rstrip(b"\0"), header[_SIZE]
+    checksum = b"%06o\0 " % (_TEMPLATE_SUM + sum(encoded) + sum(size))
+    is_plain = (header[_OWNERS], header[_TIME], header[_REST]) == _PLAIN
+    if not (is_plain and header[_CHECKSUM] == checksum and size.endswith(b"\0")):
+        raise _not_ours(where, at)
     try:
-        name = header[_NAME].rstrip(b"\0").decode("ascii")
-        num_bytes = int(header[_SIZE].rstrip(b"\0"), 8)
-        is_ours = bool(name) and _header(name, num_bytes) == header
-    except (ValueError, AssertionError) as error:
-        raise IntegrityError(f"{where}: not a header that mmcore wrote: {error}") from error
-    if not is_ours:
-        raise IntegrityError(
-            f"{where}: not a header that mmcore wrote, or damaged (its checksum does not hold)."
-        )
+        name, num_bytes = encoded.decode("ascii"), int(size[:-1], 8)
+    except ValueError as error:
+        raise _not_ours(where, at) from error
+    if not 0 < len(encoded) <= MAX_NAME_BYTES or b"\0" in encoded or b"%011o\0" % num_bytes != size:
+        raise _not_ours(where, at)
     return name, num_bytes
+
+
+def _not_ours(where: str, at: int) -> IntegrityError:
+    return IntegrityError(
+        f"{where} at byte {at}: not a header that mmcore wrote, or damaged (its checksum does not "
+        "hold)."
+    )

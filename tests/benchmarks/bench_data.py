@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 import cv2
-from data import (
+from data_plane import (
     cleaning,
     duplicates,
     engines,
@@ -27,8 +27,8 @@ from data import (
     unchanged,
     workers,
 )
-from data.asked import ONE_THREAD
-from data.turns import Noisy, refuse_noise
+from data_plane.asked import ONE_THREAD
+from data_plane.turns import Noisy, refuse_noise
 from figures import Row, not_measured, publish
 
 Family = Callable[[int | None], list[Row]]

@@ -19,9 +19,9 @@ from statistics import median
 import pyarrow.parquet as pq
 from figures import REPOSITORY, Row, not_measured, row
 
-from data.asked import DAFT, ONE_THREAD, NotInstalled, environment
-from data.pictures import SIDE, write_pictures
-from data.turns import shared_memory
+from data_plane.asked import DAFT, ONE_THREAD, NotInstalled, environment
+from data_plane.pictures import SIDE, write_pictures
+from data_plane.turns import shared_memory
 
 WIDTH = 500
 HEIGHT = 256

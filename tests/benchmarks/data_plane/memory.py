@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 from figures import Row, row
 
-from data.asked import asked_of_us
-from data.pictures import write_pictures
-from data.turns import shared_memory
+from data_plane.asked import asked_of_us
+from data_plane.pictures import write_pictures
+from data_plane.turns import shared_memory
 
 NUM_PICTURES = 512
 WIDTH = 96
@@ -77,7 +77,7 @@ def _what(name: str) -> str:
 
 def _peaks(recipe: str, root: str) -> tuple[dict[str, float], dict[str, float]]:
     """Return the peak of each role, and what the run says of itself."""
-    process = asked_of_us("data.memory", recipe, root)
+    process = asked_of_us("data_plane.memory", recipe, root)
     peaks: dict[str, float] = {}
     done = threading.Event()
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from figures import Row, row
 
-from data.asked import OURS
-from data.turns import shared_memory
+from data_plane.asked import OURS
+from data_plane.turns import shared_memory
 from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.manifest import Counts, FileRecord, Manifest
 from mmcore.core.rows import write_part
@@ -125,7 +125,7 @@ def run_one(name: str, clean: Path, output: Path, earlier: Path | None) -> None:
 def measured(name: str, clean: Path, output: Path, earlier: Path | None = None) -> dict[str, float]:
     """Run a step in a process of its own."""
     arguments = [str(clean), str(output), *([str(earlier)] if earlier else [])]
-    command = [sys.executable, "-m", "data.rules", name, *arguments]
+    command = [sys.executable, "-m", "data_plane.rules", name, *arguments]
     environment = os.environ | {"PYTHONPATH": OURS}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout)

@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 from figures import Row, not_measured, row
 
-from data.asked import asked_of_us
-from data.pictures import bare, write_mix
-from data.turns import Arm, in_turns, shared_memory
+from data_plane.asked import asked_of_us
+from data_plane.pictures import bare, write_mix
+from data_plane.turns import Arm, in_turns, shared_memory
 from mmcore.executors.local import die_with_parent
 
 
@@ -34,7 +34,7 @@ def figures(num_pictures: int) -> list[Row]:
 
         def arm(kind: str, num: int) -> Arm:
             own = frozenset(cores[:num])
-            process = asked_of_us("data.workers", kind, str(corpus), str(num), cores=own)
+            process = asked_of_us("data_plane.workers", kind, str(corpus), str(num), cores=own)
             stack.callback(process.close)
             return lambda: float(process.ask()["seconds"])
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _ours(corpus: Path, num: int) -> Arm:
-    from data.images import BY_HEADER, ENCODED, data_graph, prepared
+    from data_plane.images import BY_HEADER, ENCODED, data_graph, prepared
     from mmcore.executors import make_executor
 
     executor = make_executor("ray", num_workers=num)

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from figures import Against, Row, row
 
-from data.turns import Taken, in_turns, interval, shared_memory
+from data_plane.turns import Taken, in_turns, interval, shared_memory
 from mmcore import storage
+from mmcore.core.rows import file_record
 from mmcore.shard.tar import TarWriter, walk
 
 PIECE_BYTES = 1 << 20
@@ -113,9 +114,7 @@ class _Shard:
             for extension, data in parts.items():
                 hashlib.sha256(data).hexdigest()
                 tar.add(f"{key}.{extension}", data)
-        data = tar.finish()
-        hashlib.sha256(data).hexdigest()
-        storage.write(self.tar, data)
+        file_record(os.path.dirname(self.tar), os.path.basename(self.tar), tar.finish())
         return time.process_time() - started
 
     def write_webdataset(self) -> float:

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from figures import REPOSITORY, Row, row
 
-from data.asked import ONE_THREAD, OURS
-from data.turns import Arm, in_turns, shared_memory
+from data_plane.asked import ONE_THREAD, OURS
+from data_plane.turns import Arm, in_turns, shared_memory
 from mmcore import storage
 from mmcore.core.manifest import Counts, FileRecord, Manifest, commit_manifest
 from mmcore.core.rows import file_record, write_part
@@ -142,8 +142,7 @@ def _shards(url: str, num_samples: int) -> tuple[FileRecord, ...]:
     tar = TarWriter()
     for number in range(PER_SHARD):
         tar.add(f"s{number:07d}.txt", b"caption")
-    data = tar.finish()
-    first = file_record(url, "train/train-000000.tar", data, num_samples=PER_SHARD)
+    first = file_record(url, "train/train-000000.tar", tar.finish(), num_samples=PER_SHARD)
     files = [first]
     for number in range(-(-num_samples // PER_SHARD)):
         path = f"train/train-{number:06d}"

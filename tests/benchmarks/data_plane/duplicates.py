@@ -20,8 +20,8 @@ import numpy as np
 import xxhash
 from figures import Row, row
 
-from data.asked import DEDUPLICATORS, NotInstalled, environment
-from data.turns import in_turns
+from data_plane.asked import DEDUPLICATORS, NotInstalled, environment
+from data_plane.turns import in_turns
 from mmcore.core.columns import Column, Corpus
 from mmcore.core.near_index import remember
 from mmcore.core.near_limits import Limits, want_of

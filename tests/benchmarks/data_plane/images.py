@@ -14,9 +14,9 @@ from pathlib import Path
 
 from figures import Row, not_measured, row
 
-from data.asked import IMG2DATASET, Asked, NotInstalled, environment
-from data.pictures import QUALITY, SIDE, bare, write_mix, write_pictures
-from data.turns import Arm, Noisy, Taken, cpu_of_all, in_turns, interval, shared_memory
+from data_plane.asked import IMG2DATASET, Asked, NotInstalled, environment
+from data_plane.pictures import QUALITY, SIDE, bare, write_mix, write_pictures
+from data_plane.turns import Arm, Noisy, Taken, cpu_of_all, in_turns, interval, shared_memory
 from mmcore.clean.image import (
     Blurred,
     DecodeImage,

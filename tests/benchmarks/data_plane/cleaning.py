@@ -17,7 +17,7 @@ import soundfile
 from figures import Row as Figure
 from figures import row
 
-from data.turns import in_turns
+from data_plane.turns import in_turns
 from mmcore.clean.audio import (
     Clipped,
     DecodeAudio,
