@@ -5,6 +5,7 @@ which only the name, the size and the checksum change, so a template is patched 
 """
 
 import re
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -38,7 +39,6 @@ _UNSAFE_LAST = frozenset(
         "tar",
     }
 )
-_NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
 
 
 class Member(NamedTuple):
@@ -106,18 +106,23 @@ def walk(data: bytes | memoryview, *, where: str) -> Iterator[Member]:
     """Yield the members of a tar that `TarWriter` wrote; IntegrityError for any other header."""
     view = memoryview(data)
     at, length = 0, len(view)
-    while True:
-        header = bytes(view[at : at + BLOCK_BYTES])
-        if len(header) < BLOCK_BYTES:
-            raise IntegrityError(f"{where} ends at byte {length} in the middle of a header.")
-        if header == _ZEROS:
+    while at + BLOCK_BYTES <= length:
+        header = _FIELDS.unpack_from(view, at)
+        name = header[0].rstrip(b"\0")
+        if not name and header == _END:
             return
-        name, num_bytes = _parse_header(header, where, at)
+        num_bytes = _size_of(name, *header)
+        if num_bytes is None:
+            raise IntegrityError(
+                f"{where} at byte {at}: not a header that mmcore wrote, or damaged (its checksum "
+                "does not hold)."
+            )
         start = at + BLOCK_BYTES
         if start + num_bytes > length:
-            raise IntegrityError(f"{where} ends at byte {length} in the middle of {name}.")
-        yield Member(name, at, start, num_bytes)
+            raise IntegrityError(f"{where} ends at byte {length} in the middle of {name!r}.")
+        yield Member(name.decode("ascii"), at, start, num_bytes)
         at = start + num_bytes + -num_bytes % BLOCK_BYTES
+    raise IntegrityError(f"{where} ends at byte {length} in the middle of a header.")
 
 
 def _template() -> bytes:
@@ -125,7 +130,7 @@ def _template() -> bytes:
     header[100:108] = b"0000644\0"
     header[108:116] = header[116:124] = b"0000000\0"
     header[136:148] = b"00000000000\0"
-    header[_CHECKSUM] = b" " * 8
+    header[148:156] = b" " * 8
     header[156:157] = b"0"
     header[257:265] = b"ustar\x0000"
     return bytes(header)
@@ -134,9 +139,10 @@ def _template() -> bytes:
 _ZEROS = bytes(BLOCK_BYTES)
 _TEMPLATE = _template()
 _TEMPLATE_SUM = sum(_TEMPLATE)
-_OWNERS, _TIME, _REST = slice(100, 124), slice(136, 148), slice(156, BLOCK_BYTES)
-_PLAIN = (_TEMPLATE[_OWNERS], _TEMPLATE[_TIME], _TEMPLATE[_REST])
-"""All of a header but what differs between two of ours: the name, the size, the checksum."""
+_FIELDS = struct.Struct("100s24s12s12s8s356s")
+"""Of a header: name, owners, size, time, checksum, and the rest."""
+_END = _FIELDS.unpack(_ZEROS)
+_, _OWNERS, _, _TIME, _, _REST = _FIELDS.unpack(_TEMPLATE)
 
 
 def _header(name: str, num_bytes: int) -> bytes:
@@ -145,27 +151,23 @@ def _header(name: str, num_bytes: int) -> bytes:
     assert num_bytes <= MAX_MEMBER_BYTES, f"{name} has {num_bytes} bytes; USTAR ends at 8 GiB"
     size = b"%011o\0" % num_bytes
     checksum = b"%06o\0 " % (_TEMPLATE_SUM + sum(encoded) + sum(size))
-    owners, time, rest = _PLAIN
-    return b"".join((encoded.ljust(100, b"\0"), owners, size, time, checksum, rest))
+    return b"".join((encoded.ljust(100, b"\0"), _OWNERS, size, _TIME, checksum, _REST))
 
 
-def _parse_header(header: bytes, where: str, at: int) -> tuple[str, int]:
-    encoded, size = header[_NAME].rstrip(b"\0"), header[_SIZE]
-    checksum = b"%06o\0 " % (_TEMPLATE_SUM + sum(encoded) + sum(size))
-    is_plain = (header[_OWNERS], header[_TIME], header[_REST]) == _PLAIN
-    if not (is_plain and header[_CHECKSUM] == checksum and size.endswith(b"\0")):
-        raise _not_ours(where, at)
+def _size_of(
+    name: bytes, field: bytes, owners: bytes, size: bytes, time: bytes, checksum: bytes, rest: bytes
+) -> int | None:
+    """Return the length that a header tells; None where `_header` would have written another."""
+    if (
+        rest != _REST
+        or owners != _OWNERS
+        or time != _TIME
+        or checksum != b"%06o\0 " % (_TEMPLATE_SUM + sum(name) + sum(size))
+        or not (size[:-1].isdigit() and size.endswith(b"\0"))
+        or not (name.isascii() and 0 < len(name) <= MAX_NAME_BYTES and b"\0" not in name)
+    ):
+        return None
     try:
-        name, num_bytes = encoded.decode("ascii"), int(size[:-1], 8)
-    except ValueError as error:
-        raise _not_ours(where, at) from error
-    if not 0 < len(encoded) <= MAX_NAME_BYTES or b"\0" in encoded or b"%011o\0" % num_bytes != size:
-        raise _not_ours(where, at)
-    return name, num_bytes
-
-
-def _not_ours(where: str, at: int) -> IntegrityError:
-    return IntegrityError(
-        f"{where} at byte {at}: not a header that mmcore wrote, or damaged (its checksum does not "
-        "hold)."
-    )
+        return int(size[:-1], 8)
+    except ValueError:  # an 8 or a 9
+        return None

@@ -61,10 +61,13 @@ def main() -> None:
     parser.add_argument("--samples", "--pictures", type=int, dest="num", metavar="N",
                         help="instead of each family's own number")  # fmt: skip
     parser.add_argument("--noisy", action="store_true", help="whatever else the machine does")
+    parser.add_argument("--rounds", type=int, help="of each comparison, the first one dropped")
     options = parser.parse_args()
     os.environ.update(ONE_THREAD)
     if options.noisy:
         os.environ["MM_BENCH_NOISY"] = "1"
+    if options.rounds:
+        os.environ["MM_BENCH_ROUNDS"] = str(max(3, options.rounds))
     cv2.setNumThreads(1)
     refuse_noise()
     rows: list[Row] = []

@@ -49,6 +49,7 @@ def in_turns(
 
     Without a steady one nobody looks: for what is over in milliseconds.
     """
+    rounds = int(os.environ.get("MM_BENCH_ROUNDS", rounds))
     for attempt in range(2):
         found: dict[str, list[float]] = {name: [] for name in arms}
         for _ in range(rounds):
