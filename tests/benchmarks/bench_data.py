@@ -12,7 +12,9 @@ import argparse
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from subprocess import CalledProcessError
 
 import cv2
 from data_plane import (
@@ -30,6 +32,8 @@ from data_plane import (
 from data_plane.asked import ONE_THREAD
 from data_plane.turns import Noisy, refuse_noise
 from figures import Row, not_measured, publish
+
+from mmcore.errors import MmError
 
 Family = Callable[[int | None], list[Row]]
 FAMILIES: dict[str, Family] = {
@@ -78,6 +82,9 @@ def main() -> None:
             rows += {**FAMILIES, **MORE}[name](options.num)
         except Noisy as error:
             rows.append(not_measured(name, f"refused: {error}"))
+        except (AssertionError, MmError, OSError, RuntimeError, CalledProcessError) as error:
+            traceback.print_exc()  # the other families are measured all the same
+            rows.append(not_measured(name, f"failed: {error}".splitlines()[0][:160]))
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     publish(rows, "data")
 

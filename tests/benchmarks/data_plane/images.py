@@ -12,10 +12,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import simplejpeg
 from figures import Row, not_measured, row
 
 from data_plane.asked import IMG2DATASET, Asked, NotInstalled, environment
-from data_plane.pictures import QUALITY, SIDE, bare, write_mix, write_pictures
+from data_plane.pictures import QUALITY, SIDE, SMALL, bare, write_mix, write_pictures
 from data_plane.turns import Arm, Noisy, Taken, cpu_of_all, in_turns, interval, shared_memory
 from mmcore.clean.image import (
     Blurred,
@@ -28,6 +29,7 @@ from mmcore.clean.image import (
 from mmcore.core.executor import Executor
 from mmcore.core.graph import Graph
 from mmcore.core.map_work import MapWork
+from mmcore.core.rows import load_part, read_kept
 from mmcore.core.runner import Run
 from mmcore.core.source import Source
 from mmcore.core.stage import Stage
@@ -87,8 +89,13 @@ def prepared(graph: Graph, executor: Executor, num_pictures: int) -> tuple[float
         before, started = cpu_of_all(), time.perf_counter()
         done = Run(graph, root=root, executor=executor).run()
         spent, wall = cpu_of_all() - before, time.perf_counter() - started
-        counts = done["encode"].artifact.manifest.counts
-        assert counts.kept == num_pictures, f"{counts.kept} of {num_pictures} were kept"
+        made = done["encode"].artifact
+        kept = made.manifest.counts.kept
+        assert kept == num_pictures, f"{kept} of {num_pictures} were kept"
+        part = next(read_kept(made)).parts["jpg"]
+        data = load_part(part, {"source": graph.source.url, "encode": made.url})
+        side = max(simplejpeg.decode_jpeg_header(data)[:2])
+        assert side in (SIDE, CONFORMING, *SMALL), f"the longer side of what came out has {side} px"
         return spent, wall
     finally:
         shutil.rmtree(root)
@@ -169,6 +176,7 @@ def _of_width(width: int, num: int, goal: float, executor: Executor, python: str
             def again() -> float:
                 said = asked.ask()
                 assert said["num"] == num
+                assert said["size"][1] == side, f"img2dataset made {said['size']}"
                 return float(said["seconds"])
 
             return again

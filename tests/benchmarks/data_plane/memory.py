@@ -117,6 +117,7 @@ def _shares(pid: int) -> Iterator[tuple[str, float]]:
 
 def main() -> None:
     """Run a recipe when asked, and say what Ray spilled."""
+    import ray
     from ray._private.internal_api import memory_summary
 
     from mmcore.core.runner import Run
@@ -127,7 +128,7 @@ def main() -> None:
     executor = make_executor("ray", num_workers=2)
     try:
         done = Run(load_recipe(sys.argv[1]).graph, root=sys.argv[2], executor=executor).run()
-        said = memory_summary(stats_only=True)
+        said = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
     finally:
         executor.close()
     found = {

@@ -10,7 +10,7 @@ import simplejpeg
 SIDE = 341
 """The longer side of what comes out: of 4 to 3, the shorter one then has 256 pixels."""
 QUALITY = 95
-_SMALL, _MEDIUM, _LARGE = (320, 448, 512), (640, 960, 1280, 1600), (2048, 2592, 3264, 4096)
+SMALL, _MEDIUM, _LARGE = (320, 448, 512), (640, 960, 1280, 1600), (2048, 2592, 3264, 4096)
 _KINDS = "smlmsmsmlmsmslmsmlms"
 """Of twenty, seven are small, nine medium and four large."""
 
@@ -23,7 +23,7 @@ def write_pictures(directory: Path, *, num_pictures: int, width: int) -> list[by
 
 def write_mix(directory: Path, *, num_pictures: int) -> list[bytes]:
     """Write what is found on the web: 300 to 4000 px, quality 75 to 95, every seventh progressive."""
-    sizes = {"s": _SMALL, "m": _MEDIUM, "l": _LARGE}
+    sizes = {"s": SMALL, "m": _MEDIUM, "l": _LARGE}
     draws = {width: _Draw(width) for some in sizes.values() for width in some}
 
     def jpegs() -> Iterator[bytes]:
