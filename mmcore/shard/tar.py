@@ -158,16 +158,17 @@ def _size_of(
     name: bytes, field: bytes, owners: bytes, size: bytes, time: bytes, checksum: bytes, rest: bytes
 ) -> int | None:
     """Return the length that a header tells; None where `_header` would have written another."""
+    digits = size[:-1]
     if (
         rest != _REST
         or owners != _OWNERS
         or time != _TIME
-        or checksum != b"%06o\0 " % (_TEMPLATE_SUM + sum(name) + sum(size))
-        or not (size[:-1].isdigit() and size.endswith(b"\0"))
-        or not (name.isascii() and 0 < len(name) <= MAX_NAME_BYTES and b"\0" not in name)
+        or checksum != b"%06o\0 " % (_TEMPLATE_SUM + sum(name + size))
+        or not (digits.isdigit() and size[-1] == 0)
+        or not (name.isascii() and 0 < len(name) <= MAX_NAME_BYTES and 0 not in name)
     ):
         return None
     try:
-        return int(size[:-1], 8)
+        return int(digits, 8)
     except ValueError:  # an 8 or a 9
         return None

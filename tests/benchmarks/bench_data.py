@@ -41,7 +41,7 @@ FAMILIES: dict[str, Family] = {
     "img2dataset": images.against_img2dataset,
     "engines": lambda n: engines.against_engines(n or 20_000, rounds=1 if not n else 3),
     "shards": lambda n: shards.figures(n or 5_000),
-    "workers": lambda n: workers.figures(n or 1_000),
+    "workers": lambda n: workers.figures(n or 400),
     "dedup": lambda n: duplicates.figures(n or 10_000_000),
     "growth": lambda n: growth.figures(n or 20_000),
     "unchanged": lambda n: unchanged.figures(n or 1_000_000),

@@ -70,10 +70,12 @@ for line in sys.stdin:
 """
 
 
-def data_graph(corpus: Path, clean: Sequence[Stage], encode: Stage) -> Graph:
+def data_graph(
+    corpus: Path, clean: Sequence[Stage], encode: Stage, *, per_task: int = PER_TASK
+) -> Graph:
     """Return what is measured: scan, ingest, clean and encode."""
     steps = (
-        Step("ingest", IngestWork(layout=FolderLayout(), samples_per_task=PER_TASK), ("scan",)),
+        Step("ingest", IngestWork(layout=FolderLayout(), samples_per_task=per_task), ("scan",)),
         Step(
             "clean", MapWork(step="clean", samples_from="ingest", stages=tuple(clean)), ("ingest",)
         ),

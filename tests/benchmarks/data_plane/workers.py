@@ -21,6 +21,8 @@ from data_plane.pictures import bare, write_mix
 from data_plane.turns import Arm, in_turns, shared_memory
 from mmcore.executors.local import die_with_parent
 
+NUM_TASKS = 8
+
 
 def figures(num_pictures: int) -> list[Row]:
     """Return the gain of the second worker beside that of the second process."""
@@ -59,7 +61,8 @@ def _ours(corpus: Path, num: int) -> Arm:
     from mmcore.executors import make_executor
 
     executor = make_executor("ray", num_workers=num)
-    graph, many = data_graph(corpus, BY_HEADER, ENCODED), len(list(corpus.iterdir()))
+    many = len(list(corpus.iterdir()))
+    graph = data_graph(corpus, BY_HEADER, ENCODED, per_task=max(1, many // NUM_TASKS))
     return lambda: prepared(graph, executor, many)[1]
 
 
