@@ -44,7 +44,11 @@ class Histogram:
 
 def stacked(kinds: Mapping[str, Sketch], limits: Sequence[Limit]) -> Histogram:
     """Return a histogram of all kinds, those that come first at the bottom."""
-    axis = axis_of(union(kinds.values()), [limit.value for limit in limits])
+    marks = [limit.value for limit in limits]
+    if "refused" in kinds:
+        # what a limit refuses may be less than what an axis leaves out
+        marks += [float(kinds["refused"].values[end]) for end in (0, -1)]
+    axis = axis_of(union(kinds.values()), marks)
     counts = {kind: sketch.within(axis.edges) for kind, sketch in kinds.items()}
     most = int(np.sum(list(counts.values()), axis=0).max())
     bars: list[Bar] = []

@@ -37,9 +37,12 @@ LIMITS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("still_video", "min_motion"): ("video_motion",),
     ("scene_cuts", "max_cuts"): ("video_cuts",),
     ("black_video", "max_fraction"): ("video_black_fraction",),
+    ("image_text_agreement", "min_agreement"): ("image_text_agreement",),
+    ("audio_text_agreement", "min_agreement"): ("audio_text_agreement",),
 }
 """By rule and field the scores that are compared with it; a sample may pass no lower (`min_`) or
 no higher (`max_`) than the field says. Two scores of one picture are drawn with the same limit."""
+_OURS = "mmcore."
 
 
 @dataclass(frozen=True, order=True)
@@ -60,17 +63,16 @@ class Limit:
 def limits_of(chains: Sequence[Mapping[str, Artifact]], scores: Sequence[str]) -> list[Limit]:
     """Return the limits that the newest increment held scores to.
 
-    Of a stage that is not known here, a field `min_NAME` or `max_NAME` is taken for a limit of the
-    one score that ends in NAME.
+    Of a stage of somebody's own, a field `min_NAME` or `max_NAME` is taken for a limit of the one
+    score that ends in NAME.
     """
     found = {
-        Limit(score, rule, name, float(value))
+        Limit(score, class_rule(str(stage.get("stage"))), name, float(value))
         for artifact in (chains[-1].values() if chains else ())
         for stage in _stages(artifact)
-        for rule in [class_rule(str(stage.get("stage")))]
         for name, value in stage.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
-        for score in _looked_at(rule, name, scores)
+        for score in _looked_at(str(stage.get("stage")), name, scores)
     }
     return sorted(found)
 
@@ -81,11 +83,11 @@ def _stages(artifact: Artifact) -> Iterator[Mapping[str, Any]]:
     yield from (stage for stage in stages or () if isinstance(stage, dict))
 
 
-def _looked_at(rule: str, name: str, scores: Sequence[str]) -> Sequence[str]:
-    known = LIMITS.get((rule, name))
-    if known is not None:
+def _looked_at(stage: str, name: str, scores: Sequence[str]) -> Sequence[str]:
+    if stage.startswith(_OURS):
+        known = LIMITS.get((class_rule(stage), name), ())
         return [score for score in known if score in scores]
-    if any(rule == one for one, _ in LIMITS) or not name.startswith(("min_", "max_")):
+    if not name.startswith(("min_", "max_")):
         return ()
     ending = name[4:]
     fitting = [one for one in scores if one == ending or one.endswith(f"_{ending}")]

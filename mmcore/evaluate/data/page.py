@@ -192,6 +192,7 @@ def _tiles(told: Told) -> list[tuple[str, str, str]]:
     tiles = [
         ("Samples kept", f"{num:,}", share),
         ("Left out", f"{sum(told.losses.counts.values()):,}", f"for {_num_reasons(told)}"),
+        ("Parts", f"{contents.parts.total():,}", _most_common(contents.parts)),
         ("Size", _size(sum(contents.part_bytes.values())), _sizes(contents)),
     ]
     for what, name in (("Sound", "audio"), ("Film", "video")):
@@ -215,7 +216,7 @@ def _tiles(told: Told) -> list[tuple[str, str, str]]:
 
 def _funnel(told: Told) -> list[dict[str, Any]]:
     by_step: dict[str, list[tuple[Loss, int]]] = {}
-    for loss, num in ranked(told.losses):
+    for loss, num in sorted(ranked(told.losses), key=lambda one: one[0].status):
         by_step.setdefault(loss.step, []).append((loss, num))
     return [
         {"step": step, "found": found, "kept": kept, "losses": by_step.get(step, [])}

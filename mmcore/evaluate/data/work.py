@@ -23,6 +23,7 @@ from mmcore.core.lineage import (
     STEPS,
     DatasetVersion,
     dataset_versions,
+    find_artifact,
     increment_versions,
     made_increment,
 )
@@ -54,7 +55,7 @@ class ReportConfig:
 
     seed: int = 0
     """Of the choice of examples."""
-    num_kept: int = 8
+    num_kept: int = 12
     """Examples of each split."""
     num_lost: int = 6
     """Examples of each reason."""
@@ -112,11 +113,11 @@ def make_report(
 
 def version_before(root: str, version: DatasetVersion) -> DatasetVersion | None:
     """Return the version that one builds on; else the one of its name that was committed before."""
-    versions = dataset_versions(root, version.name)
-    by_name = {one.version: one for one in versions}
     *earlier, _ = increment_versions(version)
     if earlier:
-        return by_name.get(earlier[-1])
+        built_on = find_artifact(root, version.name, SHARD_STEP, earlier[-1])
+        return None if built_on is None else DatasetVersion(version.name, earlier[-1], built_on)
+    versions = dataset_versions(root, version.name)
     names = [one.version for one in versions]
     place = names.index(version.version) if version.version in names else 0
     return versions[place - 1] if place else None
