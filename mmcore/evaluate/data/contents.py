@@ -4,11 +4,10 @@ Held in memory are counts, sketches of scores, a few examples, and some twenty b
 sample, by which two versions are compared.
 """
 
-import io
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -26,7 +25,7 @@ from mmcore.evaluate.data.reservoir import Reservoir
 from mmcore.evaluate.data.sketch import Floats, Ints, Sketch
 from mmcore.sample import Json, Part, PartRef, Sample
 
-COLUMNS = ("key", "split", "shard", "parts", "meta", "scores")
+COLUMNS = ("key", "split", "shard", "index", "parts", "meta", "scores")
 FIELDS = ("language", "licence")
 MAX_LABELS = 20_000
 """Of more different values than this, labels are no classes, and are not counted."""
@@ -50,7 +49,6 @@ class Contents:
     """By extension."""
     part_bytes: Counter[str] = field(default_factory=Counter)
     scores: dict[str, Sketch] = field(default_factory=dict)
-    num_without_caption: int = 0
     keys: Marks = field(default_factory=lambda: np.empty(0, np.uint64))
     """Digests of the keys, rising."""
     digests: Marks = field(default_factory=lambda: np.empty(0, np.uint64))
@@ -64,8 +62,17 @@ class Contents:
         return self.by_split.total()
 
 
-def read_contents(version: DatasetVersion, examples: Reservoir[Sample] | None = None) -> Contents:
-    """Count what a version holds, but for what nobody may read; offer examples by split."""
+def read_contents(
+    version: DatasetVersion,
+    examples: Reservoir[Sample] | None = None,
+    *,
+    shared: frozenset[str] | None = None,
+) -> Contents:
+    """Count what a version holds, but for what nobody may read; offer examples by split.
+
+    `shared` are the shards that the version to be compared has as well: of samples there the place
+    tells whether they are the same. Without it nothing is kept to compare by.
+    """
     found = Contents(values={name: Counter() for name in FIELDS})
     marks = {name: array("Q") for name in ("keys", "digests", "splits")}
     hidden = hidden_keys(version.artifact.url)
@@ -74,7 +81,11 @@ def read_contents(version: DatasetVersion, examples: Reservoir[Sample] | None = 
             batch = batch.filter(
                 pa.array([key not in hidden for key in batch["key"].to_pylist()], pa.bool_())
             )
-        _count(batch, found, marks)
+        metas = [json.loads(meta) for meta in batch["meta"].to_pylist()]
+        _count(batch, metas, found)
+        _count_parts(batch["parts"], found)
+        if shared is not None:
+            _mark(batch, metas, shared, marks)
         for name, values, _ in score_values(batch["scores"]):
             found.scores.setdefault(name, Sketch()).add(values)
         if examples is not None:
@@ -86,33 +97,45 @@ def read_contents(version: DatasetVersion, examples: Reservoir[Sample] | None = 
     return found
 
 
+def shards_of_both(one: DatasetVersion, other: DatasetVersion) -> frozenset[str]:
+    """Return the paths of the shards that two versions have in common, byte for byte."""
+    of_one, of_other = (
+        {(record.path, record.sha256) for record in version.artifact.manifest.files}
+        for version in (one, other)
+    )
+    return frozenset(path for path, _ in of_one & of_other)
+
+
 def score_values(column: Any) -> Iterator[tuple[str, Floats, Ints]]:
     """Yield each score in a column of maps: its name, its values, the rows that they are of."""
-    offsets = column.offsets.to_numpy()
+    offsets = _numbers(column.offsets, np.int32)
     if len(column) == 0 or offsets[-1] == offsets[0]:
         return
-    taken = slice(int(offsets[0]), int(offsets[-1]))
-    names = column.keys.slice(taken.start, taken.stop - taken.start).dictionary_encode()
-    items = column.items.slice(taken.start, taken.stop - taken.start)
-    values = items.to_numpy(zero_copy_only=False).astype(np.float64)
+    first, num = int(offsets[0]), int(offsets[-1] - offsets[0])
+    names = column.keys.slice(first, num).dictionary_encode()
+    values = _numbers(column.items.slice(first, num), np.float64)
     rows = np.repeat(np.arange(len(column)), np.diff(offsets))
-    codes = names.indices.to_numpy()
+    codes = _numbers(names.indices, np.int32)
     for code, name in enumerate(names.dictionary.to_pylist()):
         chosen = codes == code
         yield name, values[chosen], rows[chosen]
 
 
+def _numbers(values: Any, kind: Any) -> Any:
+    """Return an array of Arrow without nulls as one of NumPy; its own way would import pandas."""
+    assert values.null_count == 0, "every value is there"
+    size = np.dtype(kind).itemsize
+    return np.frombuffer(values.buffers()[1], kind, len(values), values.offset * size)
+
+
 def _batches(version: DatasetVersion) -> Iterator[pa.RecordBatch]:
     url = storage.join(version.artifact.url, SHARD_TABLE)
-    source = url if storage.is_local(url) else io.BytesIO(storage.read(url))
-    with pq.ParquetFile(source) as file:
+    with storage.open_read(url) as source, pq.ParquetFile(source) as file:
         yield from file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(COLUMNS))
 
 
-def _count(batch: pa.RecordBatch, found: Contents, marks: dict[str, Any]) -> None:
-    for row in batch.select(["key", "split", "parts", "meta"]).to_pylist():
-        meta: dict[str, Json] = json.loads(row["meta"])
-        split = row["split"]
+def _count(batch: pa.RecordBatch, metas: Sequence[dict[str, Json]], found: Contents) -> None:
+    for split, meta in zip(batch["split"].to_pylist(), metas, strict=True):
         found.by_split[split] += 1
         label = meta.get("label")
         if label is not None and found.has_classes:
@@ -120,15 +143,37 @@ def _count(batch: pa.RecordBatch, found: Contents, marks: dict[str, Any]) -> Non
         for name, counter in found.values.items():
             if meta.get(name) not in (None, ""):
                 counter[str(meta[name])] += 1
-        for part in row["parts"]:
-            found.parts[part["extension"]] += 1
-            found.part_bytes[part["extension"]] += part["num_bytes"]
-        marks["keys"].append(_mark(row["key"]))
-        marks["digests"].append(_mark(contents_digest(row["parts"], meta)))
-        marks["splits"].append(_mark(split))
     if len(found.by_label) > MAX_LABELS:
         found.has_classes = False
         found.by_label.clear()
+
+
+def _count_parts(column: Any, found: Contents) -> None:
+    parts = column.flatten()
+    sizes = parts.field("num_bytes").to_pylist()
+    for extension, num_bytes in zip(parts.field("extension").to_pylist(), sizes, strict=True):
+        found.parts[extension] += 1
+        found.part_bytes[extension] += num_bytes
+
+
+def _mark(
+    batch: pa.RecordBatch,
+    metas: Sequence[dict[str, Json]],
+    shared: frozenset[str],
+    marks: dict[str, Any],
+) -> None:
+    names = ("key", "split", "shard", "index")
+    columns = (batch[name].to_pylist() for name in names)
+    is_shared = all(shard in shared for shard in batch["shard"].unique().to_pylist())
+    parts = [] if is_shared else batch["parts"].to_pylist()
+    for row, (key, split, shard, index) in enumerate(zip(*columns, strict=True)):
+        if shard in shared:
+            contents = f"{shard} {index}"
+        else:
+            contents = contents_digest(parts[row], metas[row])
+        marks["keys"].append(_digest(key))
+        marks["digests"].append(_digest(contents))
+        marks["splits"].append(_digest(split))
 
 
 def _offer(batch: pa.RecordBatch, examples: Reservoir[Sample]) -> None:
@@ -148,5 +193,5 @@ def _sample(batch: pa.RecordBatch, place: int) -> Sample:
     return Sample(row["key"], parts, json.loads(row["meta"]), dict(row["scores"]))
 
 
-def _mark(text: str) -> int:
+def _digest(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")

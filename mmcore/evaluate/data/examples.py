@@ -14,6 +14,7 @@ MAX_GROUPS = 24
 """Reasons of which examples are shown; of rarer ones there are the counts."""
 MAX_MEDIA_BYTES = 4_500_000
 """Of all pictures and sounds together, before they are spelled as text, a third longer."""
+_MAX_CHARS = 300
 FULL = "left out, since the page is full"
 _NOTHING = Shown()
 
@@ -101,7 +102,7 @@ def galleries(
         sample, row = example.row.sample, example.row
         card = replace(
             card_of(sample),
-            detail=row.detail,
+            detail=_clipped(row.detail),
             rule=row.rule,
             is_broken=row.status == "quarantined",
         )
@@ -149,9 +150,9 @@ def card_of(sample: Sample) -> Card:
     sizes = [(name, part.ref.num_bytes) for name, part in sample.parts.items() if part.ref]
     return Card(
         key=sample.key,
-        original=str(meta.get("original_key") or ""),
-        label=str(meta.get("label") or ""),
-        language=str(meta.get("language") or ""),
+        original=_clipped(meta.get("original_key")),
+        label=_clipped(meta.get("label")),
+        language=_clipped(meta.get("language")),
         detail="",
         rule="",
         parts=tuple(sorted(sizes)),
@@ -173,6 +174,12 @@ def _with_previews(wanted: Sequence[tuple[Card, Sample, Mapping[str, str]]]) -> 
             total += num_bytes
         cards[number] = replace(cards[number], shown=shown)
     return cards
+
+
+def _clipped(value: object) -> str:
+    """Return a value as text that a page has room for; nothing for what is not there."""
+    text = "" if value is None else str(value)
+    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]} ..."
 
 
 def _uri(kind: str, data: bytes) -> str:

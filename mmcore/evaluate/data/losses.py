@@ -139,10 +139,8 @@ def _read(artifact: Artifact, record: FileRecord) -> bytes:
 
 
 def _count(lost: pa.Table, step: str, found: Losses) -> None:
-    by = ["status", "rule", "reason"]
-    for row in lost.select(by).group_by(by).aggregate([([], "count_all")]).to_pylist():
-        loss = Loss(step, row["status"], row["rule"], row["reason"])
-        found.counts[loss] += row["count_all"]
+    columns = (lost[name].to_pylist() for name in ("status", "rule", "reason"))
+    found.counts.update(Loss(step, *values) for values in zip(*columns, strict=True))
 
 
 def _without(lost: pa.Table, over: set[str], hidden: frozenset[str]) -> pa.Table:
@@ -153,7 +151,7 @@ def _without(lost: pa.Table, over: set[str], hidden: frozenset[str]) -> pa.Table
 
 def _sketch(lost: pa.Table, found: Losses) -> None:
     rules = _one_chunk(lost["rule"]).dictionary_encode()
-    codes, names = rules.indices.to_numpy(), rules.dictionary.to_pylist()
+    codes, names = np.array(rules.indices.to_pylist()), rules.dictionary.to_pylist()
     for score, values, rows in score_values(_one_chunk(lost["scores"])):
         for code in np.unique(codes[rows]).tolist():
             of_rule = values[codes[rows] == code]

@@ -21,6 +21,7 @@ from mmcore.sample import Json
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 SPLITS = ("train", "val", "test")
 MAX_LABELS = 30
+_MAX_LABEL_CHARS = 100
 MAX_REASONS = 200
 MAX_SCORES = 60
 MAX_VALUES = 12
@@ -199,7 +200,7 @@ def _tiles(told: Told) -> list[tuple[str, str, str]]:
         hours = _hours(contents, name)
         if hours:
             mean = contents.scores[f"{name}_seconds"].mean
-            tiles.append((what, _time(hours), f"{_number(mean)} s in the mean"))
+            tiles.append((what, _time(hours), f"on average {_number(mean)} s"))
     for title, name in (("Languages", "language"), ("Licences", "licence")):
         counts = contents.values[name]
         if counts:
@@ -209,7 +210,7 @@ def _tiles(told: Told) -> list[tuple[str, str, str]]:
     labels = {label for label, _ in contents.by_label}
     if labels:
         tiles.append(
-            ("Classes", f"{len(labels):,}", f"{num / len(labels):,.1f} samples in the mean")
+            ("Classes", f"{len(labels):,}", f"{num / len(labels):,.1f} samples on average")
         )
     return tiles
 
@@ -252,7 +253,7 @@ def _labels(contents: Contents) -> dict[str, Any]:
     order = sorted(totals, key=lambda label: (-totals[label], label))
     rows = [
         {
-            "label": label,
+            "label": label[:_MAX_LABEL_CHARS],
             "num": totals[label],
             "splits": {split: contents.by_label[label, split] for split in SPLITS},
         }

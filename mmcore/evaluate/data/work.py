@@ -31,7 +31,7 @@ from mmcore.core.manifest import Counts, Manifest, commit_manifest, load_manifes
 from mmcore.core.rows import file_record, table_bytes
 from mmcore.core.step import Artifact, canonical_json, fingerprint_of
 from mmcore.evaluate.data.compare import compare
-from mmcore.evaluate.data.contents import read_contents
+from mmcore.evaluate.data.contents import read_contents, shards_of_both
 from mmcore.evaluate.data.examples import galleries
 from mmcore.evaluate.data.limits import limits_of
 from mmcore.evaluate.data.losses import Chain, Example, levels, read_losses
@@ -137,7 +137,8 @@ def tell(
     hidden = load_forgotten(root, version.name).keys
     kept: Reservoir[Sample] = Reservoir(config.num_kept, seed=config.seed)
     lost: Reservoir[Example] = Reservoir(config.num_lost, seed=config.seed)
-    contents = read_contents(version, kept)
+    shared = shards_of_both(version, before) if before else None
+    contents = read_contents(version, kept, shared=shared)
     losses = read_losses(chains, hidden=hidden, examples=lost)
     groups = list(dict.fromkeys(loss.group for loss, _ in ranked(losses)))
     shown = galleries(
@@ -158,7 +159,7 @@ def tell(
         contents=contents,
         losses=losses,
         limits=limits_of(chains, sorted(contents.scores.keys() | losses.score_names())),
-        drift=None if before is None else compare(read_contents(before), contents),
+        drift=compare(read_contents(before, shared=shared), contents) if before else None,
         galleries=shown,
         settings=_settings(chains),
     )
