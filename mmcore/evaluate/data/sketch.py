@@ -20,6 +20,7 @@ MAX_EXACT = 2048
 _STEPS = 1024.0
 """Of a factor of two: whole numbers up to here stay what they are."""
 _NUM_DECILES = 10
+_COMMON = 0.05
 
 
 class Sketch:
@@ -121,8 +122,9 @@ def shift(before: Sketch, after: Sketch) -> Shift:
     shares = [np.cumsum(one.within(edges)) / one.num for one in (before, after)]
     ks = float(np.abs(shares[0] - shares[1]).max())
     deciles = [before.quantile(place / _NUM_DECILES) for place in range(1, _NUM_DECILES)]
-    # the lowest values form a bin, however many of them are equal
-    bins = np.unique(np.array([-np.inf, *np.nextafter(deciles, np.inf), np.inf]))
+    # a value that many samples have is a bin of its own: what comes to lie below it is seen
+    common = before.values[before.counts >= _COMMON * before.num]
+    bins = np.unique([-np.inf, *np.nextafter(deciles, np.inf), *common, np.inf])
     parts = [
         (one.within(bins) + 0.5) / (one.num + 0.5 * (len(bins) - 1)) for one in (before, after)
     ]

@@ -67,6 +67,13 @@ def test_equal_distributions_are_not_apart_and_disjoint_ones_are() -> None:
     assert far.psi > 1.0
 
 
+def test_what_moves_below_a_value_that_nearly_all_had_is_seen() -> None:
+    before = sketch_of([44_100.0] * 990 + [22_050.0] * 10)
+    for elsewhere in (16_000.0, 48_000.0):
+        assert shift(before, sketch_of([elsewhere] * 300)).psi > 1.0
+    assert shift(before, before).psi == pytest.approx(0.0)
+
+
 def test_the_distance_is_that_of_kolmogorov_and_smirnov() -> None:
     one, other = MANY[:1000], MANY[1000:2500] * 1.3
     values = np.sort(np.concatenate([one, other]))
