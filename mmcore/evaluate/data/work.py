@@ -3,7 +3,7 @@
 It lies below `steps/NAME/report/`, under the fingerprint of what it is about: the version, the one
 it is compared with, and what is to be forgotten. So a second call does nothing, and a wish to
 forget makes another report. It is no step of the graph, because it follows from what is committed
-alone: it can be made of any version at any time, and nothing waits for it. What was left out lies
+alone: it can be made of any version at any time, and no step reads it. What was left out lies
 whole in the rows of the steps; what the report adds is the choice of examples, and small previews
 that stay when the source is gone. `examples.parquet` names every sample that is shown, so that a
 purge finds it.
@@ -19,15 +19,15 @@ from mmcore import storage
 from mmcore.core.change import INGEST_STEP
 from mmcore.core.forgotten import load_forgotten
 from mmcore.core.lineage import (
+    DATASETS,
     SHARD_STEP,
     STEPS,
     DatasetVersion,
-    dataset_versions,
     find_artifact,
     increment_versions,
     made_increment,
 )
-from mmcore.core.manifest import Counts, Manifest, commit_manifest, load_manifest
+from mmcore.core.manifest import Counts, Manifest, commit_manifest, load_manifest, manifest_url
 from mmcore.core.rows import file_record, table_bytes
 from mmcore.core.step import Artifact, canonical_json, fingerprint_of
 from mmcore.evaluate.data.compare import compare
@@ -114,13 +114,24 @@ def make_report(
 def version_before(root: str, version: DatasetVersion) -> DatasetVersion | None:
     """Return the version that one builds on; else the one of its name that was committed before."""
     *earlier, _ = increment_versions(version)
-    if earlier:
-        built_on = find_artifact(root, version.name, SHARD_STEP, earlier[-1])
-        return None if built_on is None else DatasetVersion(version.name, earlier[-1], built_on)
-    versions = dataset_versions(root, version.name)
-    names = [one.version for one in versions]
+    wanted = earlier[-1] if earlier else _committed_before(root, version)
+    found = wanted and find_artifact(root, version.name, SHARD_STEP, wanted)
+    return DatasetVersion(version.name, wanted, found) if wanted and found else None
+
+
+def _committed_before(root: str, version: DatasetVersion) -> str | None:
+    # by the times of the manifests alone: those of large datasets are megabytes
+    directory = storage.join(root, DATASETS, version.name)
+    urls = {
+        name: manifest_url(storage.join(directory, name))
+        for name in storage.list_directories(directory)
+    }
+    there = sorted(
+        (storage.modified_at(url), name) for name, url in urls.items() if storage.exists(url)
+    )
+    names = [name for _, name in there]
     place = names.index(version.version) if version.version in names else 0
-    return versions[place - 1] if place else None
+    return names[place - 1] if place else None
 
 
 def tell(
