@@ -105,8 +105,10 @@ def find_rows(chains: Sequence[Chain], step: str, keys: frozenset[str]) -> dict[
     found: dict[str, Example] = {}
     for number in reversed(range(len(chains))):
         artifact = chains[number].get(step)
-        for record in rows_files(artifact) if artifact and keys else ():
-            data = _read(artifact, record)  # type: ignore[arg-type]
+        if artifact is None or not keys - found.keys():
+            continue
+        for record in rows_files(artifact):
+            data = _read(artifact, record)
             named = pq.read_table(io.BytesIO(data), columns=["key"])["key"]
             chosen = pc.is_in(named, pa.array(sorted(keys - found.keys()), pa.string()))
             if not pc.any(chosen).as_py():

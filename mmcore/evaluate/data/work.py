@@ -115,8 +115,10 @@ def version_before(root: str, version: DatasetVersion) -> DatasetVersion | None:
     """Return the version that one builds on; else the one of its name that was committed before."""
     *earlier, _ = increment_versions(version)
     wanted = earlier[-1] if earlier else _committed_before(root, version)
-    found = wanted and find_artifact(root, version.name, SHARD_STEP, wanted)
-    return DatasetVersion(version.name, wanted, found) if wanted and found else None
+    if wanted is None:
+        return None
+    found = find_artifact(root, version.name, SHARD_STEP, wanted)
+    return None if found is None else DatasetVersion(version.name, wanted, found)
 
 
 def _committed_before(root: str, version: DatasetVersion) -> str | None:
