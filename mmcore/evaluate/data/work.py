@@ -9,14 +9,9 @@ that stay when the source is gone. `examples.parquet` names every sample that is
 purge finds it.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import pyarrow as pa
 
 from mmcore import storage
-from mmcore.core.change import INGEST_STEP
 from mmcore.core.forgotten import load_forgotten
 from mmcore.core.lineage import (
     DATASETS,
@@ -25,28 +20,17 @@ from mmcore.core.lineage import (
     DatasetVersion,
     find_artifact,
     increment_versions,
-    made_increment,
 )
 from mmcore.core.manifest import Counts, Manifest, commit_manifest, load_manifest, manifest_url
-from mmcore.core.rows import file_record, table_bytes
+from mmcore.core.rows import file_record
 from mmcore.core.step import Artifact, canonical_json, fingerprint_of
-from mmcore.evaluate.data.compare import compare
-from mmcore.evaluate.data.contents import read_contents, shards_of_both
-from mmcore.evaluate.data.examples import galleries
-from mmcore.evaluate.data.limits import limits_of
-from mmcore.evaluate.data.losses import Chain, Example, levels, read_losses
-from mmcore.evaluate.data.page import Told, facts, page, ranked
-from mmcore.evaluate.data.reservoir import Reservoir
-from mmcore.sample import Json, Sample
+from mmcore.sample import Json
 
 STEP = "report"
 REPORT_NAME = "report.html"
 FACTS_NAME = "report.json"
 EXAMPLES_NAME = "examples.parquet"
 CODE_VERSION = 1
-_EXAMPLES_SCHEMA = pa.schema(
-    [("key", pa.string()), ("gallery", pa.string()), ("shown", pa.string())]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +77,15 @@ def make_report(
     identity, url = _place(root, version, before, config)
     manifest = load_manifest(url)
     if manifest is None:
+        # decoders and templates: a run that finds its report needs neither
+        from mmcore.evaluate.data.gather import examples_table, tell
+        from mmcore.evaluate.data.page import facts, page
+
         told = tell(root, version, before, source_url=source_url, config=config)
         data = {
             REPORT_NAME: page(told),
             FACTS_NAME: canonical_json(facts(told)),
-            EXAMPLES_NAME: _examples_table(told),
+            EXAMPLES_NAME: examples_table(told),
         }
         files = tuple(file_record(url, path, content) for path, content in sorted(data.items()))
         found: dict[str, Json] = {
@@ -136,48 +124,6 @@ def _committed_before(root: str, version: DatasetVersion) -> str | None:
     return names[place - 1] if place else None
 
 
-def tell(
-    root: str,
-    version: DatasetVersion,
-    before: DatasetVersion | None,
-    *,
-    source_url: str | None,
-    config: ReportConfig,
-) -> Told:
-    """Gather everything that a report says; memory does not grow with the size of the corpus."""
-    made = [made_increment(root, version.name, one) for one in increment_versions(version)]
-    chains: list[Chain] = [one for one in made if one]
-    hidden = load_forgotten(root, version.name).keys
-    kept: Reservoir[Sample] = Reservoir(config.num_kept, seed=config.seed)
-    lost: Reservoir[Example] = Reservoir(config.num_lost, seed=config.seed)
-    shared = shards_of_both(version, before) if before else None
-    contents = read_contents(version, kept, shared=shared)
-    losses = read_losses(chains, hidden=hidden, examples=lost)
-    groups = list(dict.fromkeys(loss.group for loss, _ in ranked(losses)))
-    shown = galleries(
-        kept,
-        lost,
-        groups,
-        chains,
-        dataset_url=version.artifact.url,
-        source_url=source_url,
-        hidden=hidden,
-    )
-    return Told(
-        version=version,
-        before=before,
-        levels=list(levels(chains)),
-        unclaimed=_unclaimed(chains),
-        num_unread=len(made) - len(chains),
-        contents=contents,
-        losses=losses,
-        limits=limits_of(chains, sorted(contents.scores.keys() | losses.score_names())),
-        drift=compare(read_contents(before, shared=shared), contents) if before else None,
-        galleries=shown,
-        settings=_settings(chains),
-    )
-
-
 def _place(
     root: str, version: DatasetVersion, before: DatasetVersion | None, config: ReportConfig
 ) -> tuple[dict[str, Json], str]:
@@ -194,35 +140,3 @@ def _place(
         identity["forgotten"] = forgotten
     name = fingerprint_of(identity)[:16]
     return identity, storage.join(root, STEPS, version.name, STEP, name)
-
-
-def _unclaimed(chains: Sequence[Chain]) -> dict[str, int]:
-    """Return the files of the newest scan that are part of no sample, by why."""
-    facts: Any = chains[-1][INGEST_STEP].manifest.facts if chains else {}
-    unclaimed = facts.get("unclaimed")
-    return dict(unclaimed) if isinstance(unclaimed, dict) else {}
-
-
-def _settings(chains: Sequence[Chain]) -> dict[str, Json]:
-    """Return how the steps of the newest increment were set up, with their fingerprints."""
-    return {
-        f"{step} {artifact.manifest.fingerprint[:16]}": artifact.manifest.identity.get("work")
-        for step, artifact in (chains[-1].items() if chains else ())
-    }
-
-
-def _examples_table(told: Told) -> bytes:
-    """Return which sample is shown where."""
-    shown = told.galleries
-    rows = [
-        {"key": card.key, "gallery": gallery, "shown": what}
-        for what, galleries_of in (("kept", shown.kept), ("lost", shown.lost))
-        for gallery, cards in galleries_of.items()
-        for card in cards
-    ]
-    for gallery, pairs in shown.pairs.items():
-        for pair in pairs:
-            rows.append({"key": pair.lost.key, "gallery": gallery, "shown": "lost"})
-            rows.append({"key": pair.twin, "gallery": gallery, "shown": "survivor"})
-    rows.sort(key=lambda row: (row["key"], row["gallery"], row["shown"]))
-    return table_bytes(pa.Table.from_pylist(rows, schema=_EXAMPLES_SCHEMA))

@@ -31,9 +31,10 @@ from mmcore.core.rows import read_rows, rows_files
 from mmcore.core.runner import ignore_event
 from mmcore.core.step import Artifact
 from mmcore.evaluate.data import contents, examples, losses, work
+from mmcore.evaluate.data.gather import tell
 from mmcore.evaluate.data.page import MAX_LABELS, page
 from mmcore.evaluate.data.words import reason_words
-from mmcore.evaluate.data.work import ReportConfig, find_report, make_report, tell
+from mmcore.evaluate.data.work import ReportConfig, find_report, make_report
 from mmcore.executors.local import LocalExecutor
 from mmcore.recipe.build import load_recipe
 from mmcore.recipe.execute import run_recipe
