@@ -8,6 +8,7 @@ so that the same data has the same description under any root.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -30,6 +31,7 @@ MODALITIES: Mapping[str, frozenset[str]] = {
 no decoder of ours knows is a sample with that reason, and not one that nobody has seen."""
 
 
+@lru_cache(1024)  # asked for every part of every sample, many times over
 def modality_of(extension: str) -> str | None:
     """Return the modality of a part by the last piece of its extension, or None.
 

@@ -18,11 +18,13 @@ from prefect.states import Cancelled
 
 from mmcore.cli.progress import describe_counts
 from mmcore.core.graph import Plan
+from mmcore.core.lineage import SHARD_STEP
 from mmcore.core.runner import Event, Run, StepResult
 from mmcore.core.step import Artifact
 from mmcore.errors import RunCancelled
 from mmcore.executors import make_executor
 from mmcore.recipe.build import LoadedRecipe
+from mmcore.recipe.contents import report_on_run
 from mmcore.recipe.execute import (
     NOTHING_TO_DO,
     Summary,
@@ -80,6 +82,8 @@ async def run_steps(
                 state = await step(planned.name, of=_Steps(run, plan, thread), return_state=True)
             where.stop.check()
             await state.aresult()
+            if planned.name == SHARD_STEP:
+                await thread.call(report_on_run, run)
             if is_enough is not None and is_enough(run.artifacts):
                 break
         if not plan.to_run:

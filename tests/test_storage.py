@@ -32,6 +32,12 @@ def test_what_was_written_is_read_back_whole_and_in_slices(place: str) -> None:
     assert storage.modified_at(url) > 1.7e9
 
 
+def test_data_in_pieces_is_one_file(place: str) -> None:
+    url = storage.join(place, "joined.bin")
+    storage.write(url, [b"ab", b"", b"c" * 2_000_000, b"d"])
+    assert storage.read(url) == b"ab" + b"c" * 2_000_000 + b"d"
+
+
 def test_pieces_become_one_file_and_nothing_is_left_where_they_fail(place: str) -> None:
     pieces = [b"x" * 3_000_000, b"y" * 3_000_000]
     url = storage.join(place, "pieces.bin")

@@ -31,6 +31,7 @@ COMMANDS = {
     "whatif": Command("mmcore.cli.whatif", "Say what other limits would keep; decode nothing"),
     "explain": Command("mmcore.cli.explain", "Tell the whole story of one sample"),
     "diff": Command("mmcore.cli.diff", "Compare two dataset versions: samples, splits, scores"),
+    "report": Command("mmcore.cli.report", "Look at a dataset version: kept, left out, drift"),
     "forget": Command("mmcore.cli.forget", "Forget samples: no reader gives them out any more"),
     "compact": Command("mmcore.cli.compact", "Rewrite a dataset without what is gone from it"),
     "datasets": Command("mmcore.cli.datasets", "List the versions of datasets"),

@@ -97,6 +97,8 @@ def _conclude(
 def summary_lines(summary: Summary) -> list[str]:
     """Return what a person wants to see at the end of a run."""
     lines = [f"dataset   {summary.dataset}  ({summary.dataset_url})"] if summary.dataset else []
+    if summary.contents:
+        lines.append(f"contents  {summary.contents}")
     if summary.model:
         lines.append(f"model     {summary.model}  {summary.decision}")
     lines += [f"{name:<10}{value}" for name, value in headline(summary)]

@@ -6,7 +6,7 @@ it lies in another split. What is to be forgotten is in neither version.
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ def read_contents(version: DatasetVersion) -> Contents:
         for row in batch.to_pylist():
             meta = json.loads(row["meta"])
             split[row["key"]] = row["split"]
-            digest[row["key"]] = _digest(row["parts"], meta)
+            digest[row["key"]] = contents_digest(row["parts"], meta)
             for field in COUNTED:
                 if meta.get(field) not in (None, ""):
                     counted[field][str(meta[field])] += 1
@@ -150,7 +150,8 @@ def _scores(column: pa.ChunkedArray) -> dict[str, Numbers]:
     return {name: np.concatenate(parts) for name, parts in sorted(found.items())}
 
 
-def _digest(parts: list[dict[str, Any]], meta: Mapping[str, Json]) -> str:
+def contents_digest(parts: Sequence[Mapping[str, Any]], meta: Mapping[str, Json]) -> str:
+    """Return what stands for parts and metadata of a sample, whatever split it is in."""
     told = {name: value for name, value in meta.items() if name not in _OF_THE_SPLIT}
     hashes = {one["extension"]: one["sha256"] for one in parts if one["extension"] != _DOCUMENT}
     return sha256_hex(canonical_json([hashes, told]))

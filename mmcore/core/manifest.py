@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 
 from mmcore import storage
 from mmcore.errors import AccountingError, IntegrityError
@@ -108,7 +109,12 @@ def load_manifest(artifact_url: str) -> Manifest | None:
     """Return the manifest of an artifact, or None: without one there is no artifact."""
     url = manifest_url(artifact_url)
     data = storage.read_if_exists(url)
-    return None if data is None else Manifest.from_json(data, where=url)
+    return None if data is None else _parsed(data, url)
+
+
+@lru_cache(16)  # a plan looks at each several times; of a million samples that is most of its time
+def _parsed(data: bytes, where: str) -> Manifest:
+    return Manifest.from_json(data, where=where)
 
 
 def commit_manifest(artifact_url: str, manifest: Manifest) -> Manifest:

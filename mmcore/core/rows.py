@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
@@ -160,11 +161,15 @@ def with_loaded(sample: Sample, extensions: Iterable[str], bases: Mapping[str, s
 
 
 def file_record(
-    output_url: str, path: str, data: bytes, *, num_samples: int | None = None
+    output_url: str, path: str, data: bytes | list[bytes], *, num_samples: int | None = None
 ) -> FileRecord:
     """Write a file of an artifact, whole or not at all, and return its record."""
-    storage.write(storage.join(output_url, path), data)
-    return FileRecord(path, len(data), sha256_hex(data), num_samples)
+    pieces = data if isinstance(data, list) else [data]
+    storage.write(storage.join(output_url, path), pieces)
+    digest = sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return FileRecord(path, sum(map(len, pieces)), digest.hexdigest(), num_samples)
 
 
 def table_bytes(table: pa.Table) -> bytes:

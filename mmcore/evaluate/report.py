@@ -1,13 +1,11 @@
 """The report of one evaluation: one HTML file that needs nothing else, and its charts as PNG."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from mmcore.core.loader import OpenLoader
@@ -22,6 +20,7 @@ from mmcore.evaluate.charts import (
 )
 from mmcore.evaluate.examples import Showcase
 from mmcore.evaluate.funnel import funnel, upstream_manifests
+from mmcore.evaluate.html import base_style, environment, pretty
 from mmcore.evaluate.predictions import Predictions
 from mmcore.sample import Json
 
@@ -72,9 +71,10 @@ def write_report(report: ReportInputs) -> dict[str, bytes]:
     matrix = np.array(report.metrics["confusion"])
     labels = report.metrics["labels"]
     html = (
-        _environment()
+        environment()
         .from_string(_TEMPLATE.read_text(encoding="utf-8"))
         .render(
+            base_style=base_style(),
             metrics=report.metrics,
             words=_WORDS,
             dataset=describe_dataset(report.inputs["shard"]),
@@ -87,10 +87,10 @@ def write_report(report: ReportInputs) -> dict[str, bytes]:
             levels=levels,
             most=max((level.num_found for level in levels), default=1),
             lineage=[
-                (name, found.fingerprint, found.counts, _pretty(found.identity.get("work")))
+                (name, found.fingerprint, found.counts, pretty(found.identity.get("work")))
                 for name, found in manifests
             ],
-            settings=_pretty(dict(report.settings)),
+            settings=pretty(dict(report.settings)),
         )
     )
     return {
@@ -150,16 +150,3 @@ def _confusion_rows(matrix: Any, labels: Sequence[str]) -> list[dict[str, Any]]:
         }
         for row, label in enumerate(labels)
     ]
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f}%"
-    environment.filters["count"] = lambda value: "-" if value is None else f"{value:,}"
-    return environment
-
-
-def _pretty(value: object) -> str:
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)

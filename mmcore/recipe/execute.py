@@ -14,12 +14,14 @@ from mmcore.core.executor import Executor
 from mmcore.core.forget import mark_versions
 from mmcore.core.graph import Plan, make_plan
 from mmcore.core.lease import Holder, Lease, acquire, lease_url
+from mmcore.core.lineage import SHARD_STEP
 from mmcore.core.manifest import load_manifest
 from mmcore.core.runner import Event, Listener, Run, StepResult, sweep_temporaries
 from mmcore.core.runs import RunLog
 from mmcore.core.step import Artifact
 from mmcore.errors import LeaseLost, RunCancelled, StepError
 from mmcore.recipe.build import LoadedRecipe
+from mmcore.recipe.contents import report_on_run, report_url
 from mmcore.recipe.pulse import Pulse
 
 NOTHING_TO_DO = "nothing_to_do"
@@ -174,6 +176,9 @@ def run_recipe(
             results = {}
             for step in plan.steps:
                 results[step.name] = run.run_step(step.name, plan)
+                if step.name == SHARD_STEP:
+                    # before hours of training: what is wrong with data is seen here
+                    report_on_run(run)
                 if is_enough is not None and is_enough(run.artifacts):
                     break
         if not plan.to_run:
@@ -224,6 +229,9 @@ class Summary:
     """Why the model is champion, or is not."""
     metrics: Mapping[str, Any]
     report: str | None
+    """Of the model."""
+    contents: str | None = None
+    """The data report."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary with stable keys."""
@@ -234,6 +242,7 @@ class Summary:
             "decision": self.decision,
             "metrics": dict(self.metrics),
             "report": self.report,
+            "contents": self.contents,
         }
 
 
@@ -249,6 +258,7 @@ def summarise(name: str, artifacts: Mapping[str, Artifact]) -> Summary:
         decision=f"{registered['decision']}: {registered['why']}" if register else None,
         metrics=evaluate.manifest.facts if evaluate else {},
         report=storage.join(evaluate.url, "report.html") if evaluate else None,
+        contents=report_url(name, shard) if shard else None,
     )
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mmcore import storage
@@ -66,20 +67,21 @@ class Earlier:
         stored: dict[str, list[StoredSample]] = {
             file.path: [] for file in self.files if file.path.endswith(".tar")
         }
-        for sample in self._table():
+        for sample in self._table:
             if sample.key not in self.gone:
                 stored[sample.shard].append(sample)
         return stored
 
     def dead(self) -> list[StoredSample]:
         """Return the samples that count no more from now on."""
-        return [sample for sample in self._table() if sample.key in self.gone]
+        return [sample for sample in self._table if sample.key in self.gone]
 
     def tombstones(self, dead: Sequence[StoredSample]) -> list[Tombstone]:
         """Return the tombstones of the next version: those that are there, and new ones."""
         new = [Tombstone(one.shard, one.index, one.key, self.gone[one.key]) for one in dead]
         return [*read_tombstones(self.artifact.url), *new]
 
+    @cached_property
     def _table(self) -> list[StoredSample]:
         return list(from_parquet(storage.read(storage.join(self.artifact.url, TABLE_NAME))))
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -94,7 +94,16 @@ def _encode(sample: StoredSample) -> dict[str, Any]:
         "split": sample.split,
         "shard": sample.shard,
         "index": sample.index,
-        "parts": [asdict(part) for part in sample.parts],
+        # not asdict, which copies: this is done for every part of every sample
+        "parts": [
+            {
+                "extension": part.extension,
+                "offset": part.offset,
+                "num_bytes": part.num_bytes,
+                "sha256": part.sha256,
+            }
+            for part in sample.parts
+        ],
         "meta": canonical_json(dict(sample.meta)).decode(),
         "scores": sorted((name, float(score)) for name, score in sample.scores.items()),
     }

@@ -5,9 +5,9 @@ which only the name, the size and the checksum change, so a template is patched 
 """
 
 import re
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from io import BytesIO
+from typing import NamedTuple
 
 from mmcore.errors import IntegrityError
 
@@ -39,11 +39,9 @@ _UNSAFE_LAST = frozenset(
         "tar",
     }
 )
-_NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A file in a tar: where its header and its bytes begin."""
 
     name: str
@@ -79,47 +77,52 @@ def padded(num_bytes: int) -> int:
 
 
 class TarWriter:
-    """Builds a tar in memory: a shard is written by one atomic operation, so it is whole there."""
+    """Builds a tar in memory: a shard is written by one atomic operation, so it is whole there.
+
+    It stays in pieces, so that the bytes of a part are copied once: into the file.
+    """
 
     def __init__(self) -> None:
-        self._buffer = BytesIO()
-
-    @property
-    def offset(self) -> int:
+        self._pieces: list[bytes] = []
+        self.offset = 0
         """Where the next header begins; after the last member, the end of the data."""
-        return self._buffer.tell()
 
     def add(self, name: str, data: bytes) -> Member:
         """Append a file and return where it lies."""
-        header_offset = self.offset
-        self._buffer.write(_header(name, len(data)))
-        self._buffer.write(data)
-        self._buffer.write(bytes(padded(len(data)) - len(data)))
-        return Member(name, header_offset, header_offset + BLOCK_BYTES, len(data))
+        num_bytes = len(data)
+        start = self.offset + BLOCK_BYTES
+        member = Member(name, self.offset, start, num_bytes)
+        self._pieces += (_header(name, num_bytes), data, _ZEROS[: -num_bytes % BLOCK_BYTES])
+        self.offset = start + num_bytes + -num_bytes % BLOCK_BYTES
+        return member
 
-    def finish(self) -> bytes:
-        """Append the two closing blocks, fill up the last record, and return the tar."""
+    def finish(self) -> list[bytes]:
+        """Append the two closing blocks, fill up the last record, and return the tar in pieces."""
         end = self.offset + 2 * BLOCK_BYTES
-        self._buffer.write(bytes(-(-end // RECORD_BYTES) * RECORD_BYTES - self.offset))
-        return self._buffer.getvalue()
+        return [*self._pieces, bytes(-(-end // RECORD_BYTES) * RECORD_BYTES - self.offset)]
 
 
 def walk(data: bytes | memoryview, *, where: str) -> Iterator[Member]:
     """Yield the members of a tar that `TarWriter` wrote; IntegrityError for any other header."""
     view = memoryview(data)
-    at = 0
-    while True:
-        header = bytes(view[at : at + BLOCK_BYTES])
-        if len(header) < BLOCK_BYTES:
-            raise IntegrityError(f"{where} ends at byte {len(data)} in the middle of a header.")
-        if not any(header):
+    at, length = 0, len(view)
+    while at + BLOCK_BYTES <= length:
+        header = _FIELDS.unpack_from(view, at)
+        name = header[0].rstrip(b"\0")
+        if not name and header == _END:
             return
-        name, num_bytes = _parse_header(header, where=f"{where} at byte {at}")
+        num_bytes = _size_of(name, *header)
+        if num_bytes is None:
+            raise IntegrityError(
+                f"{where} at byte {at}: not a header that mmcore wrote, or damaged (its checksum "
+                "does not hold)."
+            )
         start = at + BLOCK_BYTES
-        if start + num_bytes > len(data):
-            raise IntegrityError(f"{where} ends at byte {len(data)} in the middle of {name}.")
-        yield Member(name, at, start, num_bytes)
-        at = start + padded(num_bytes)
+        if start + num_bytes > length:
+            raise IntegrityError(f"{where} ends at byte {length} in the middle of {name!r}.")
+        yield Member(name.decode("ascii"), at, start, num_bytes)
+        at = start + num_bytes + -num_bytes % BLOCK_BYTES
+    raise IntegrityError(f"{where} ends at byte {length} in the middle of a header.")
 
 
 def _template() -> bytes:
@@ -127,14 +130,19 @@ def _template() -> bytes:
     header[100:108] = b"0000644\0"
     header[108:116] = header[116:124] = b"0000000\0"
     header[136:148] = b"00000000000\0"
-    header[_CHECKSUM] = b" " * 8
+    header[148:156] = b" " * 8
     header[156:157] = b"0"
     header[257:265] = b"ustar\x0000"
     return bytes(header)
 
 
+_ZEROS = bytes(BLOCK_BYTES)
 _TEMPLATE = _template()
 _TEMPLATE_SUM = sum(_TEMPLATE)
+_FIELDS = struct.Struct("100s24s12s12s8s356s")
+"""Of a header: name, owners, size, time, checksum, and the rest."""
+_END = _FIELDS.unpack(_ZEROS)
+_, _OWNERS, _, _TIME, _, _REST = _FIELDS.unpack(_TEMPLATE)
 
 
 def _header(name: str, num_bytes: int) -> bytes:
@@ -142,22 +150,25 @@ def _header(name: str, num_bytes: int) -> bytes:
     assert 0 < len(encoded) <= MAX_NAME_BYTES, f"check with name_problem first: {name!r}"
     assert num_bytes <= MAX_MEMBER_BYTES, f"{name} has {num_bytes} bytes; USTAR ends at 8 GiB"
     size = b"%011o\0" % num_bytes
-    header = bytearray(_TEMPLATE)
-    header[: len(encoded)] = encoded
-    header[_SIZE] = size
-    header[_CHECKSUM] = b"%06o\0 " % (_TEMPLATE_SUM + sum(encoded) + sum(size))
-    return bytes(header)
+    checksum = b"%06o\0 " % (_TEMPLATE_SUM + sum(encoded) + sum(size))
+    return b"".join((encoded.ljust(100, b"\0"), _OWNERS, size, _TIME, checksum, _REST))
 
 
-def _parse_header(header: bytes, *, where: str) -> tuple[str, int]:
+def _size_of(
+    name: bytes, field: bytes, owners: bytes, size: bytes, time: bytes, checksum: bytes, rest: bytes
+) -> int | None:
+    """Return the length that a header tells; None where `_header` would have written another."""
+    digits = size[:-1]
+    if (
+        rest != _REST
+        or owners != _OWNERS
+        or time != _TIME
+        or checksum != b"%06o\0 " % (_TEMPLATE_SUM + sum(name + size))
+        or not (digits.isdigit() and size[-1] == 0)
+        or not (name.isascii() and 0 < len(name) <= MAX_NAME_BYTES and 0 not in name)
+    ):
+        return None
     try:
-        name = header[_NAME].rstrip(b"\0").decode("ascii")
-        num_bytes = int(header[_SIZE].rstrip(b"\0"), 8)
-        is_ours = bool(name) and _header(name, num_bytes) == header
-    except (ValueError, AssertionError) as error:
-        raise IntegrityError(f"{where}: not a header that mmcore wrote: {error}") from error
-    if not is_ours:
-        raise IntegrityError(
-            f"{where}: not a header that mmcore wrote, or damaged (its checksum does not hold)."
-        )
-    return name, num_bytes
+        return int(digits, 8)
+    except ValueError:  # an 8 or a 9
+        return None

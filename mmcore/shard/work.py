@@ -125,12 +125,16 @@ class ShardWork:
             sample = from_payload(value)
             parts = []
             for extension in sorted([*sample.parts, EXTENSION]):
-                if extension == EXTENSION:
+                ref = None if extension == EXTENSION else sample.parts[extension].ref
+                if ref is None:
                     data = document(sample, schema)
+                    digest = sha256_hex(data)
                 else:
+                    # which holds the bytes to the digest of the reference
                     data = load_part(sample.parts[extension], context.inputs.bases)
+                    digest = ref.sha256
                 member = tar.add(f"{sample.key}.{extension}", data)
-                parts.append(StoredPart(extension, member.offset, len(data), sha256_hex(data)))
+                parts.append(StoredPart(extension, member.offset, len(data), digest))
             stored.append(
                 StoredSample(
                     key=sample.key,

@@ -65,7 +65,7 @@ def test_datasets_lists_what_there_is(mm: Mm, made: Made, tmp_path: Path) -> Non
 def test_verify_finds_every_byte_as_it_was_written(mm: Mm, made: Made) -> None:
     said = mm("verify", "--root", str(made.root))
     assert said.code == 0
-    assert said.err == "8 artifacts hold what their manifests say\n"
+    assert said.err == "9 artifacts hold what their manifests say\n"
     assert all(line.startswith("ok ") for line in said.out.splitlines())
 
 
@@ -83,7 +83,7 @@ def test_verify_names_the_file_with_a_flipped_byte_and_the_one_that_is_gone(
     assert said.code == 1
     assert f"train/{tar.name}: SHA-256 differs from the manifest" in said.out
     assert f"train/{other.name}: missing" in said.out
-    assert "1 of 8 artifacts are damaged" in said.err
+    assert "1 of 9 artifacts are damaged" in said.err
     value = mm("verify", "tiny", "--root", str(root), "--json").json()
     assert value["num_bad"] == 1
     assert value["artifacts"][0]["problems"] == [

@@ -14,7 +14,8 @@ from mmcore.core.runs import list_runs
 
 STEPS = ["scan", "ingest", "clean", "dedup", "split", "tokenizer", "encode", "shard"]
 RUN_KEYS = {
-    "schema", "status", "steps", "dataset", "dataset_url", "model", "decision", "metrics", "report",
+    "schema", "status", "steps", "dataset", "dataset_url", "contents", "model", "decision", "metrics",
+    "report",
 }  # fmt: skip
 
 

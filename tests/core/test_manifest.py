@@ -56,6 +56,15 @@ def test_without_a_manifest_there_is_no_artifact(tmp_path: Path) -> None:
     assert load_manifest(str(tmp_path)) is None
 
 
+def test_a_manifest_is_parsed_once_and_anew_where_its_bytes_are_others(tmp_path: Path) -> None:
+    commit_manifest(str(tmp_path), manifest_of(("a", b"x")))
+    first = load_manifest(str(tmp_path))
+    assert load_manifest(str(tmp_path)) is first
+    other = manifest_of(("a", b"y"))
+    (tmp_path / "manifest.json").write_bytes(other.to_json())
+    assert load_manifest(str(tmp_path)) == other
+
+
 def test_of_two_commits_with_the_same_files_the_first_stays_in_force(tmp_path: Path) -> None:
     first, second = (manifest_of(("a", b"x"), facts={"run": number}) for number in (1, 2))
     assert commit_manifest(str(tmp_path), first) == first

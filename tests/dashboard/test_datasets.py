@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dashboards import Opened, log_in
+from dashboards import HERE, Opened, log_in
 from playwright.sync_api import expect
 from small_dataset import NUM_KEPT, NUM_LEFT_OUT, run_small, write_corpus, write_left_out
 from starlette.applications import Starlette
@@ -15,6 +15,7 @@ from trainings import write_training
 from mmcore.core.lineage import find_dataset
 from mmcore.dashboard.index.build import update
 from mmcore.dashboard.index.store import SampleDatabase
+from mmcore.recipe.contents import report_on
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,34 @@ def test_a_version_shows_its_shards_its_increments_and_who_learned_from_it(
     assert "Increments" in page
     assert first[:8] in page
     assert "/training/small/" in client.get(f"/datasets/small/{first}").text
+
+
+def test_the_data_report_is_linked_once_it_is_there_and_served_in_a_sandbox(
+    grown: tuple[Path, str, str], make_app: Callable[..., Starlette]
+) -> None:
+    root, first, second = grown
+    client = log_in(make_app(root))
+    page = f"/datasets/small/{first}"
+    assert "Data report" not in client.get(page).text
+    missing = client.get(f"{page}/report")
+    assert missing.status_code == 404
+    assert f"mm report small/{first}" in missing.text
+    report_on(str(root), find_dataset(str(root), f"small/{first}"))
+    assert f'href="{page}/report"' in client.get(page).text
+    assert "Data report" not in client.get(f"/datasets/small/{second}").text
+    answer = client.get(f"{page}/report")
+    assert answer.status_code == 200
+    assert "what is in it, and what is not" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox; default-src 'none'; img-src data:; media-src data:")
+
+
+def test_the_data_report_is_for_those_who_have_logged_in(
+    grown: tuple[Path, str, str], make_app: Callable[..., Starlette]
+) -> None:
+    root, first, _ = grown
+    stranger = TestClient(make_app(root), base_url=HERE, follow_redirects=False)
+    assert stranger.get(f"/datasets/small/{first}/report").status_code in (303, 401, 403)
 
 
 def test_the_card_is_shown_as_text(

@@ -19,7 +19,7 @@ def tar_of(files: dict[str, bytes]) -> bytes:
     writer = TarWriter()
     for name, data in files.items():
         writer.add(name, data)
-    return writer.finish()
+    return b"".join(writer.finish())
 
 
 def test_bytes_are_those_of_tarfile() -> None:
@@ -44,18 +44,38 @@ def test_offset_is_where_the_contents_begin() -> None:
     writer = TarWriter()
     members = [writer.add(name, data) for name, data in FILES.items()]
     end = writer.offset
-    data = writer.finish()
+    data = b"".join(writer.finish())
     for member, expected in zip(members, FILES.values(), strict=True):
         assert data[member.offset : member.offset + member.num_bytes] == expected
     assert not any(data[end:])
     assert list(walk(data, where="memory")) == members
 
 
-def test_walk_refuses_a_damaged_header() -> None:
+def test_no_part_is_copied_before_it_is_written() -> None:
+    writer = TarWriter()
+    data = bytes(range(256)) * 5
+    writer.add("a.png", data)
+    assert any(piece is data for piece in writer.finish())
+
+
+@pytest.mark.parametrize("at", [0, 5, 99, 100, 123, 124, 135, 136, 148, 155, 156, 157, 300, 511])
+def test_walk_refuses_a_damaged_header(at: int) -> None:
     data = bytearray(tar_of(FILES))
-    data[0] ^= 1
+    data[at] ^= 1
     with pytest.raises(IntegrityError, match="memory at byte 0"):
         list(walk(bytes(data), where="memory"))
+
+
+def test_walk_refuses_a_header_of_others_though_its_checksum_holds() -> None:
+    for changes in ({"mtime": 7}, {"mode": 0o600}, {"uname": "ann"}, {"type": tarfile.DIRTYPE}):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            info = tarfile.TarInfo("a.txt")
+            for name, value in changes.items():
+                setattr(info, name, value)
+            archive.addfile(info)
+        with pytest.raises(IntegrityError, match="memory at byte 0"):
+            list(walk(buffer.getvalue(), where="memory"))
 
 
 @pytest.mark.parametrize("length", [100, 700, 1500])

@@ -126,7 +126,7 @@ def _shard() -> tuple[list[dict[str, tuple[int, int, str]]], bytes]:
             member = tar.add(f"variant-{variant:03d}.{extension}", data)
             places[extension] = (member.offset, len(data), sha256_hex(data))
         variants.append(places)
-    return variants, tar.finish()
+    return variants, b"".join(tar.finish())
 
 
 def _tone(pitch: float) -> bytes:

@@ -17,13 +17,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmcore.core.lineage import SHARD_STEP
-from mmcore.core.runs import list_runs
 from mmcore.dashboard.index.bits import BLOCK_BITS, BLOCK_SIZE, add
 from mmcore.dashboard.index.catalogue import chains_of, segment_version, update_catalogue
 from mmcore.dashboard.index.entries import Chain, Entry, entries, part_files, survivors
 from mmcore.dashboard.index.store import SampleDatabase, text_table
-from mmcore.errors import ConfigError, MmError
-from mmcore.recipe.build import load_recipe
+from mmcore.errors import MmError
+from mmcore.recipe.contents import source_url
 
 FACETS = ("status", "split", "reason", "label", "language", "duplicate")
 MAX_VALUES = 4096
@@ -69,21 +68,6 @@ def _fill(root: str, database: SampleDatabase, segment: int, name: str, fingerpr
     while batch := list(itertools.islice(stream, _BATCH)):
         writer.add(batch)
     writer.finish()
-
-
-def source_url(root: str, name: str) -> str | None:
-    """Return where the raw corpus of a dataset lies, as its newest run's recipe says."""
-    for run in list_runs(root):
-        if run.get("name") != name:
-            continue
-        if run.get("source"):
-            return str(run["source"])
-        try:
-            recipe = load_recipe(str(run["recipe"]), overrides=tuple(run.get("overrides") or ()))
-        except (ConfigError, OSError):
-            return None
-        return recipe.graph.source.url
-    return None
 
 
 class _Writer:

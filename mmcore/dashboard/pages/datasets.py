@@ -12,14 +12,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mmcore import storage
+from mmcore.core.lineage import SHARD_STEP, find_artifact
 from mmcore.dashboard.addresses import dataset_address, wanted_dataset
 from mmcore.dashboard.index.datasets import Dataset, facet_counts, list_datasets, losses
 from mmcore.dashboard.index.live import SampleIndex
 from mmcore.dashboard.index.query import Query
 from mmcore.dashboard.index.samples import count_samples
 from mmcore.dashboard.index.trainings import Training, trainings_of
+from mmcore.dashboard.reports import send_report
 from mmcore.dashboard.templating import render
 from mmcore.errors import StorageError
+from mmcore.recipe.contents import report_url
 
 _MAX_VERSIONS_SHOWN = 8
 _MAX_CHART_VERSIONS = 60
@@ -133,7 +136,20 @@ def dataset(request: Request) -> Response:
         increments=_increments(found),
         trainings=trainings_of(index, found.fingerprint),
         card=_card(index, found),
+        has_report=_report(index, found) is not None,
     )
+
+
+def report(request: Request) -> Response:
+    """Send the data report of a version, in a sandbox of its own."""
+    index: SampleIndex = request.app.state.samples
+    found = wanted_dataset(request)
+    url = _report(index, found)
+    if url is None:
+        raise HTTPException(
+            404, f"The report is not there. Make it with: mm report {found.name}/{found.version}"
+        )
+    return send_report(url)
 
 
 def progress(request: Request) -> Response:
@@ -259,6 +275,12 @@ def _card(index: SampleIndex, found: Dataset) -> str:
         return str(error)
 
 
+def _report(index: SampleIndex, found: Dataset) -> str | None:
+    """Return where the data report of a version lies, if it was made."""
+    shard = find_artifact(index.root, found.name, SHARD_STEP, found.version)
+    return report_url(found.name, shard) if shard else None
+
+
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
@@ -268,5 +290,6 @@ routes = [
     Route("/datasets", datasets, methods=["GET"]),
     Route("/datasets/{name:name}", versions, methods=["GET"]),
     Route(_VERSION, dataset, methods=["GET"]),
+    Route(f"{_VERSION}/report", report, methods=["GET"]),
     Route(f"{_VERSION}/indexing", progress, methods=["GET"]),
 ]

@@ -16,15 +16,11 @@ from mmcore import storage
 from mmcore.core.lineage import DATASETS
 from mmcore.core.manifest import Manifest, load_manifest
 from mmcore.dashboard.catalogue import Catalogue, Model, Version
+from mmcore.dashboard.reports import GONE, send_report
 from mmcore.dashboard.templating import render
 from mmcore.errors import IntegrityError, StepError, StorageError
 from mmcore.register.ledger import PROMOTED, ChampionChanged, crown, roll_back
 
-# the report is made of data: no script, no form, no address of ours, not even its own origin
-REPORT_POLICY = (
-    "sandbox; default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _WAIT_SECONDS = 0.4
 _WRITE_WAIT_SECONDS = 20.0
 _PAGE_SIZE = 50
@@ -133,11 +129,9 @@ def report(request: Request) -> Response:
     """Send the evaluation report of a version, in a sandbox of its own."""
     version = _version(request, _model(request))
     url = request.app.state.catalogue.step(version, "evaluate")
-    data = storage.read_if_exists(storage.join(url, "report.html")) if url else None
-    if data is None:
-        raise HTTPException(404, "The report of this version is not there any more.")
-    headers = {"content-security-policy": REPORT_POLICY}
-    return Response(data, headers=headers, media_type="text/html; charset=utf-8")
+    if not url:
+        raise HTTPException(404, GONE)
+    return send_report(storage.join(url, "report.html"))
 
 
 async def promote(request: Request) -> Response:

@@ -1,7 +1,4 @@
-"""Figures of rules over a corpus: memory for each sample, and what an increment costs.
-
-    python tests/benchmarks/bench_corpus.py                     # 100,000 samples, some minutes
-    python tests/benchmarks/bench_corpus.py --samples 20000
+"""Rules over a corpus: memory for each sample, and what an increment costs.
 
 Rows are made up: keys, a picture by reference, prints of a picture and of a text, a label. Each step
 runs in a process of its own: CPU seconds of the whole task, and the peak of its anonymous memory
@@ -9,9 +6,9 @@ runs in a process of its own: CPU seconds of the whole task, and the peak of its
 alone.
 """
 
-import argparse
 import base64
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,8 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from figures import Row, publish, row
+from figures import Row, row
 
+from data_plane.asked import OURS
+from data_plane.turns import shared_memory
 from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.manifest import Counts, FileRecord, Manifest
 from mmcore.core.rows import write_part
@@ -126,14 +125,20 @@ def run_one(name: str, clean: Path, output: Path, earlier: Path | None) -> None:
 def measured(name: str, clean: Path, output: Path, earlier: Path | None = None) -> dict[str, float]:
     """Run a step in a process of its own."""
     arguments = [str(clean), str(output), *([str(earlier)] if earlier else [])]
-    command = [sys.executable, __file__, "--step", name, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "data_plane.rules", name, *arguments]
+    environment = os.environ | {"PYTHONPATH": OURS}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
-def figures(num: int, directory: Path) -> list[Row]:
+def figures(num: int) -> list[Row]:
     """Measure every rule at two sizes, and an increment of 1 % on top of the larger."""
+    with tempfile.TemporaryDirectory(dir=shared_memory()) as scratch:
+        return _figures(num, Path(scratch))
+
+
+def _figures(num: int, directory: Path) -> list[Row]:
     small, more = num // 10, num // 100
     make(directory / "small", 0, small)
     make(directory / "large", 0, num)
@@ -173,17 +178,9 @@ def figures(num: int, directory: Path) -> list[Row]:
 
 
 def main() -> None:
-    """Measure, print a table, and write build/benchmarks/corpus.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=100_000)
-    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.step:
-        name, clean, output, *earlier = options.step
-        run_one(name, Path(clean), Path(output), Path(earlier[0]) if earlier else None)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        publish(figures(options.samples, Path(scratch)), "corpus")
+    """Do the task of one step, in a process of its own."""
+    name, clean, output, *earlier = sys.argv[1:]
+    run_one(name, Path(clean), Path(output), Path(earlier[0]) if earlier else None)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,9 @@
-"""Figures of the duplicate rules: cost against bare sorts, its growth, recall, peers.
-
-    python tests/benchmarks/bench_dedup.py                    # 0.1 to 10 million, some minutes
-    python tests/benchmarks/bench_dedup.py --largest 1000000
-    python tests/benchmarks/bench_dedup.py --peers VENV/bin/python   # rensa, datasketch, faiss ...
+"""Duplicate rules over signatures: growth of their cost, bare sorts, recall, peers.
 
 CPU seconds of this process, interleaved with the reference, the first round left out, medians.
 What was found is checked before its time counts.
 """
 
-import argparse
 import json
 import random
 import subprocess
@@ -20,12 +15,13 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import xxhash
-from figures import Row, publish, row
+from figures import Row, row
 
+from data_plane.asked import DEDUPLICATORS, NotInstalled, environment
+from data_plane.turns import in_turns
 from mmcore.core.columns import Column, Corpus
 from mmcore.core.near_index import remember
 from mmcore.core.near_limits import Limits, want_of
@@ -40,19 +36,30 @@ from mmcore.media.near.hamming import hamming_pairs
 from mmcore.media.near.prints import held
 
 ROUNDS = 4
+LONG_SECONDS = 5.0
+DOCUMENTS = 1_000
 NUM_TABLES = 10
 DISTANCE = 3
 
 
 def cpu_seconds(ours: Callable[[], object], reference: Callable[[], object]) -> tuple[float, float]:
     """Return the medians of CPU seconds, each taken in turns."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS):
-        for work, times in zip((ours, reference), taken, strict=True):
+
+    def timed(work: Callable[[], object]) -> Callable[[], float]:
+        def again() -> float:
             started = time.process_time()
             work()
-            times.append(time.process_time() - started)
-    return median(taken[0][1:]), median(taken[1][1:])
+            return time.process_time() - started
+
+        return again
+
+    first = timed(ours)()
+    if first > LONG_SECONDS:  # warm by now
+        return timed(ours)(), timed(reference)()
+    # what is over in milliseconds is measured more often
+    rounds = ROUNDS if first > 1 else 5 * ROUNDS
+    taken = in_turns({"ours": timed(ours), "bare": timed(reference)}, rounds=rounds, steady=None)
+    return taken["ours"].median, taken["bare"].median
 
 
 def slope(sizes: list[int], seconds: list[float]) -> float:
@@ -330,24 +337,18 @@ def history(sizes: list[int]) -> list[Row]:
                 goal=1.2, better="lower", value=taken[large] / taken[small])]  # fmt: skip
 
 
-def main() -> None:
-    """Measure, print a table, and write build/benchmarks/dedup.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--largest", type=int, default=10_000_000, help="hashes and digests")
-    parser.add_argument("--documents", type=int, default=4_000)
-    parser.add_argument("--peers", metavar="PYTHON", help="of an environment that has the peers")
-    parser.add_argument("--only", choices=("exact", "perceptual", "text", "history"))
-    options = parser.parse_args()
-    sizes = [options.largest // 100, options.largest // 10, options.largest]
-    parts = {
-        "exact": lambda: exact(sizes),
-        "perceptual": lambda: perceptual(sizes, options.peers),
-        "text": lambda: text(options.documents, [one // 10 for one in sizes], options.peers),
-        "history": lambda: history([options.largest // 100, options.largest // 10]),
-    }
-    rows = [one for name, part in parts.items() if options.only in (None, name) for one in part()]
-    publish(rows, "dedup")
+def figures(largest: int) -> list[Row]:
+    """Return how costs grow with the corpus, up to the largest."""
+    sizes = [largest // 100, largest // 10, largest]
+    return [*exact(sizes), *perceptual(sizes, None), *text(DOCUMENTS, sizes, None)]
 
 
-if __name__ == "__main__":
-    main()
+def peers(largest: int) -> list[Row]:
+    """Return the same and an index that has grown, beside what others make of it."""
+    try:
+        python = environment("deduplicators", *DEDUPLICATORS)
+    except NotInstalled as error:
+        python = None
+        print(error, file=sys.stderr)
+    sizes = [largest // 1000, largest // 100, largest // 10]
+    return [*perceptual(sizes, python), *text(DOCUMENTS, sizes, python), *history(sizes[1:])]

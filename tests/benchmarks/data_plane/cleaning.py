@@ -1,19 +1,12 @@
 """What cleaning costs: samples a second of every stage, against the bare decode in the same run.
 
-    python tests/benchmarks/bench_clean.py                  # made pictures, texts, sounds, films
-    python tests/benchmarks/bench_clean.py --stamps PATH    # and the stamps corpus
-
-Interleaved, the first round dropped, medians; a ratio is bare time over ours, so that 1 is free.
+A ratio is bare time over ours, so that 1 is free.
 """
 
-import argparse
 import io
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +14,10 @@ import av
 import cv2
 import numpy as np
 import soundfile
+from figures import Row as Figure
+from figures import row
 
+from data_plane.turns import in_turns
 from mmcore.clean.audio import (
     Clipped,
     DecodeAudio,
@@ -74,7 +70,6 @@ from mmcore.media.audio import decode_audio
 from mmcore.media.image import decode_image
 from mmcore.sample import Part, Sample
 
-REPOSITORY = Path(__file__).parents[2]
 ROUNDS = 6
 WORDS = tuple("a small brown dog runs over the wide green field while two watch".split())  # noqa: SIM905
 
@@ -90,19 +85,6 @@ MEASURES = {
     "image": MeasureImage(), "audio": MeasureAudio(), "text": MeasureText(), "video": MeasureVideo()
 }  # fmt: skip
 EXTENSIONS = {"image": "jpg", "audio": "flac", "text": "txt", "video": "mp4"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure: samples a second, and how much of the bare rate that is."""
-
-    name: str
-    ours: float
-    reference: float
-    ratio: float
-    goal: float | None
-    better: str
-    reached: bool | None
 
 
 def pictures(count: int, side: int) -> list[bytes]:
@@ -180,13 +162,17 @@ BARE: dict[str, Callable[[bytes], object]] = {
 
 def interleaved(works: dict[str, Callable[[], None]]) -> dict[str, float]:
     """Return the median CPU seconds of each piece of work."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(ROUNDS):
-        for name, work in works.items():
+
+    def timed(work: Callable[[], None]) -> Callable[[], float]:
+        def again() -> float:
             started = time.process_time()
             work()
-            times[name].append(time.process_time() - started)
-    return {name: median(found[1:]) for name, found in times.items()}
+            return time.process_time() - started
+
+        return again
+
+    arms = {name: timed(work) for name, work in works.items()}
+    return {name: one.median for name, one in in_turns(arms, rounds=ROUNDS, steady=None).items()}
 
 
 def through(stages: Sequence[Stage], modality: str, datas: Sequence[bytes]) -> Callable[[], None]:
@@ -224,15 +210,9 @@ def measure(modality: str, datas: Sequence[bytes], name: str) -> list[Figure]:
     reference = len(datas) / seconds["bare"]
     rows = []
     for work, took in seconds.items():
-        ratio = seconds["bare"] / took
         goal = 0.8 if work == "measure and all limits" and modality in ("image", "video") else None
-        reached = None if goal is None else ratio >= goal
-        title = f"{name}: {work}"
-        rate = len(datas) / took
-        rows.append(
-            Figure(title, round(rate, 1), round(reference, 1), round(ratio, 3), goal, "higher",
-                 reached)
-        )  # fmt: skip
+        rows.append(row(f"{name}: {work}, samples/s", len(datas) / took, reference, goal=goal,
+                        better="higher", value=seconds["bare"] / took))  # fmt: skip
     return rows
 
 
@@ -253,9 +233,8 @@ def moving_a_limit(datas: Sequence[bytes]) -> Figure:
 
     seconds = interleaved({"again": again, "ask": ask})
     ours, reference = len(datas) / seconds["ask"], len(datas) / seconds["again"]
-    ratio = ours / reference
-    return Figure("a limit moved: asked / decoded again", round(ours, 1), round(reference, 1),
-                round(ratio, 1), 20, "higher", ratio >= 20)  # fmt: skip
+    return row("a limit moved: asked / decoded again, samples/s", ours, reference, goal=20,
+               better="higher", value=ours / reference)  # fmt: skip
 
 
 def moving_a_limit_in_a_step(datas: Sequence[bytes]) -> Figure:
@@ -267,9 +246,8 @@ def moving_a_limit_in_a_step(datas: Sequence[bytes]) -> Figure:
             (corpus / f"{i:03d}.jpg").write_bytes(datas[i % len(datas)][:-2] + bytes([i, 255, 217]))
         first = _cleaned(corpus, directory, min_side=32)
         second = median(_cleaned(corpus, directory, min_side=600 + i) for i in range(ROUNDS))
-    ratio = first / second
-    return Figure("a limit moved: step again / step at first", round(200 / second, 1),
-                round(200 / first, 1), round(ratio, 1), 20, "higher", ratio >= 20)  # fmt: skip
+    return row("a limit moved: step again / step at first, samples/s", 200 / second, 200 / first,
+               goal=20, better="higher", value=first / second)  # fmt: skip
 
 
 def _cleaned(corpus: Path, root: str, *, min_side: int) -> float:
@@ -282,51 +260,15 @@ def _cleaned(corpus: Path, root: str, *, min_side: int) -> float:
     return run.run()["clean"].seconds
 
 
-def stamps_rows(folder: str) -> list[Figure]:
-    """Return the rows of some of the real corpus."""
-    root = Path(folder)
-    found = {suffix: sorted(root.rglob(f"*.{suffix}"))[:200] for suffix in ("png", "ogg", "txt")}
-    datas = {suffix: [path.read_bytes() for path in paths] for suffix, paths in found.items()}
-    captions = [text.splitlines()[0] for text in datas["txt"] if text]
-    EXTENSIONS.update(image="png", audio="ogg")
+def figures(num: int) -> list[Figure]:
+    """Return a row for every stage, of made pictures, sounds, texts and films."""
+    large = pictures(max(1, num // 8), 2_048)
     return [
-        *measure("image", datas["png"], "stamps, PNG"),
-        *measure("audio", datas["ogg"], "stamps, OGG"),
-        *measure("text", captions, "stamps, captions"),
-    ]
-
-
-def main() -> None:
-    """Measure, print a table, and write build/benchmarks/clean.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stamps", help="the folder of the stamps corpus")
-    options = parser.parse_args()
-    cv2.setNumThreads(1)
-    large = pictures(8, 2_048)
-    rows = [
-        *measure("image", pictures(60, 500), "JPEG, 500 px"),
+        *measure("image", pictures(num, 500), "JPEG, 500 px"),
         *measure("image", large, "JPEG, 2048 px"),
         moving_a_limit(large),
         moving_a_limit_in_a_step(large),
-        *measure("audio", sounds(60), "FLAC, 5 s"),
-        *measure("text", texts(400), "text, 8 to 60 words"),
-        *measure("video", films(3), "H.264, 640 x 360, 2 s"),
+        *measure("audio", sounds(num), "FLAC, 5 s"),
+        *measure("text", texts(7 * num), "text, 8 to 60 words"),
+        *measure("video", films(max(1, num // 20)), "H.264, 640 x 360, 2 s"),
     ]
-    if options.stamps:
-        rows += stamps_rows(options.stamps)
-    output = REPOSITORY / "build" / "benchmarks" / "clean.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n")
-    width = max(len(one.name) for one in rows)
-    sys.stdout.write(
-        f"{'what':<{width}}  {'samples/s':>10} {'bare':>10} {'ratio':>7} {'goal':>5}\n"
-    )
-    for one in rows:
-        goal = "" if one.goal is None else f"{one.goal:g}"
-        sys.stdout.write(
-            f"{one.name:<{width}}  {one.ours:>10} {one.reference:>10} {one.ratio:>7} {goal:>5}\n"
-        )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Figures of the data plane: a module for each family, which `bench_data.py` runs."""
