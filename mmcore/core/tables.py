@@ -18,7 +18,9 @@ from mmcore import storage
 def read_table(url: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a table, or some columns of it; of a local file nothing else is read."""
     if storage.is_local(url):
-        return _whole(pq.ParquetFile(url, memory_map=True), columns)
+        # as one buffer: what is no buffer is read ahead by a thread
+        mapped = pa.memory_map(url).read_buffer()
+        return _whole(pq.ParquetFile(pa.BufferReader(mapped)), columns)
     return table_of(storage.read(url), columns)
 
 
