@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmcore import storage
 from mmcore.core.rows import table_bytes
 from mmcore.core.step import Artifact, Inputs
+from mmcore.core.tables import table_of
 from mmcore.core.tombstones import CHANGED, REVIVED
 
 INGEST_STEP = "ingest"
@@ -80,7 +80,7 @@ def read_gone(ingest_url: str | None) -> dict[str, str]:
     data = ingest_url and storage.read_if_exists(storage.join(ingest_url, GONE_NAME))
     if not data:
         return {}
-    table = pq.read_table(pa.BufferReader(data))
+    table = table_of(data)
     return dict(zip(table["key"].to_pylist(), table["reason"].to_pylist(), strict=True))
 
 

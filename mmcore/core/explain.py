@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mmcore import storage
 from mmcore.core.change import INGEST_STEP, read_gone
@@ -22,6 +21,7 @@ from mmcore.core.lineage import (
 )
 from mmcore.core.rows import Row, decode_row, rows_files
 from mmcore.core.step import Artifact
+from mmcore.core.tables import read_table, rows_where
 from mmcore.errors import ConfigError
 from mmcore.media.near.prints import without_prints
 from mmcore.sample import Json
@@ -203,12 +203,9 @@ def _model(training: Mapping[str, Any], key: str) -> Json:
 
 def _find(artifact: Artifact, key: str) -> Row | None:
     for path in _paths(artifact):
-        table = pq.read_table(
-            pa.BufferReader(storage.read(storage.join(artifact.url, path))),
-            filters=pc.field("key") == key,
-        )
-        if table.num_rows:
-            return decode_row(table.to_pylist()[0])
+        data = storage.read(storage.join(artifact.url, path))
+        for values in rows_where(data, "key", [key]):
+            return decode_row(values)
     return None
 
 
@@ -217,5 +214,4 @@ def _paths(artifact: Artifact) -> list[str]:
 
 
 def _read(artifact: Artifact, path: str, columns: list[str]) -> pa.Table:
-    data = storage.read(storage.join(artifact.url, path))
-    return pq.read_table(pa.BufferReader(data), columns=columns)
+    return read_table(storage.join(artifact.url, path), columns)

@@ -7,15 +7,13 @@ file beside each version that holds a sample is for readers that have nothing bu
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mmcore import storage
 from mmcore.core.change import INGEST_STEP
 from mmcore.core.exposure import Holding, holdings, seen_by
 from mmcore.core.forgotten import Forgotten, load_forgotten, principal_sha256, record_wish
 from mmcore.core.lineage import DATASETS, STEPS, committed_artifacts
 from mmcore.core.rows import decode_row, rows_files
+from mmcore.core.tables import read_table
 from mmcore.core.tombstones import FORGOTTEN, FORGOTTEN_NAME, Tombstone, read_tombstones, to_json
 from mmcore.errors import ConfigError
 from mmcore.sample import Json
@@ -68,9 +66,8 @@ def known(root: str, name: str) -> Iterator[Known]:
     """Yield every sample that ever came into a dataset and is still in the rows of its steps."""
     for artifact in committed_artifacts(storage.join(root, STEPS, name, INGEST_STEP)):
         for record in rows_files(artifact):
-            url = storage.join(artifact.url, record.path)
-            source = url if storage.is_local(url) else pa.BufferReader(storage.read(url))
-            for row in map(decode_row, pq.read_table(source).to_pylist()):
+            table = read_table(storage.join(artifact.url, record.path))
+            for row in map(decode_row, table.to_pylist()):
                 original = str(row.sample.meta.get("original_key") or "")
                 yield Known(row.sample.key, original, principal_sha256(row.sample))
 

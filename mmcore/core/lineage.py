@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmcore import storage
 from mmcore.core.manifest import load_manifest
 from mmcore.core.step import Artifact
+from mmcore.core.tables import read_table
 from mmcore.errors import ConfigError
 
 DATASETS = "ds"
@@ -138,9 +138,7 @@ def made_from(root: str, dataset: str, step: str, **inputs: str) -> list[Artifac
 
 def read_shard_table(dataset: Artifact, columns: Sequence[str]) -> pa.Table:
     """Return columns of the table of a dataset version."""
-    url = storage.join(dataset.url, SHARD_TABLE)
-    source = url if storage.is_local(url) else pa.BufferReader(storage.read(url))
-    return pq.read_table(source, columns=list(columns))
+    return read_table(storage.join(dataset.url, SHARD_TABLE), columns)
 
 
 def held(dataset: Artifact, keys: frozenset[str]) -> frozenset[str]:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mmcore import storage
 from mmcore.core.corpus_work import knows_one
@@ -29,6 +28,7 @@ from mmcore.core.lineage import (
 from mmcore.core.manifest import manifest_url
 from mmcore.core.process import Process
 from mmcore.core.step import Artifact
+from mmcore.core.tables import read_table
 from mmcore.core.tombstones import FORGOTTEN
 from mmcore.errors import StepError
 
@@ -105,9 +105,7 @@ def _tables(artifact: Artifact) -> Iterator[pa.Table]:
     """Yield the tables of an artifact that tell of samples: rows, or predictions."""
     for record in artifact.manifest.files:
         if record.path.endswith(".parquet"):
-            url = storage.join(artifact.url, record.path)
-            source = url if storage.is_local(url) else pa.BufferReader(storage.read(url))
-            table = pq.read_table(source)
+            table = read_table(storage.join(artifact.url, record.path))
             if "key" in table.column_names and set(table.column_names) - _BARE:
                 yield table
 

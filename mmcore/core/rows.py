@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from mmcore import storage
 from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.step import Artifact, TaskContext, TaskReport, canonical_json
+from mmcore.core.tables import table_of
 from mmcore.errors import IntegrityError
 from mmcore.sample import Dropped, Outcome, Part, PartRef, Quarantined, Sample, sha256_hex
 
@@ -124,8 +125,7 @@ def read_rows_file(artifact: Artifact, record: FileRecord) -> Iterator[Row]:
             f"{url} is not the file that was committed (SHA-256 differs). Delete the directory "
             f"{artifact.url} and run again: the step will be made anew."
         )
-    table = pq.read_table(pa.BufferReader(data))
-    for values in table.to_pylist():
+    for values in table_of(data).to_pylist():
         yield decode_row(values)
 
 

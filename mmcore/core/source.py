@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmcore import storage
 from mmcore.core.executor import Executor
@@ -25,6 +24,7 @@ from mmcore.core.manifest import Counts, Manifest, commit_manifest, load_manifes
 from mmcore.core.reader import Gathered, HashingStream, SourceReader
 from mmcore.core.rows import file_record, table_bytes
 from mmcore.core.step import Artifact, canonical_json, fingerprint_of
+from mmcore.core.tables import table_of
 from mmcore.errors import ConfigError
 from mmcore.sample import Json, sha256_hex
 from mmcore.storage import FileInfo
@@ -295,7 +295,7 @@ def _load_known(memory_url: str, kind: str) -> dict[str, _Known]:
     data = storage.read_if_exists(_memory(memory_url, kind, "known.parquet"))
     if data is None:
         return {}
-    table = pq.read_table(pa.BufferReader(data))
+    table = table_of(data)
     if table.schema != _KNOWN_SCHEMA:
         return {}  # of another version of this code
     columns = (table[name].to_pylist() for name in ("path", "version", "sha256", "num_samples"))

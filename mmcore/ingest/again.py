@@ -19,6 +19,7 @@ from mmcore import storage
 from mmcore.core.change import INGEST_STEP, Change, standing
 from mmcore.core.rows import decode_row, rows_files
 from mmcore.core.step import Artifact, Inputs, canonical_json
+from mmcore.core.tables import read_table
 from mmcore.core.tombstones import CHANGED, FORGOTTEN, REMOVED, REVIVED
 from mmcore.sample import Dropped, Json, Outcome, Sample, sha256_hex
 
@@ -139,7 +140,7 @@ def came_out(url: str, paths: Iterable[str], keys: Collection[str]) -> dict[str,
     found: dict[str, bool] = {}
     for path in paths:
         if path.endswith(ORIGINS_SUFFIX):
-            table = pq.read_table(pa.BufferReader(storage.read(storage.join(url, path))))
+            table = read_table(storage.join(url, path))
             some = table.filter(_is_in(table["key"], keys))
             found |= zip(some["key"].to_pylist(), some["is_same"].to_pylist(), strict=True)
     return found
@@ -209,8 +210,7 @@ def _origins(artifact: Artifact) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _read(artifact: Artifact, path: str, columns: list[str] | None = None) -> pa.Table:
-    data = storage.read(storage.join(artifact.url, path))
-    return pq.read_table(pa.BufferReader(data), columns=columns)
+    return read_table(storage.join(artifact.url, path), columns)
 
 
 def _is_in(column: Any, values: Collection[str]) -> Any:

@@ -9,7 +9,6 @@ from hashlib import sha256
 from typing import BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmcore import storage
@@ -17,6 +16,7 @@ from mmcore.core.reader import HashingStream
 from mmcore.core.rows import load_part
 from mmcore.core.source import FILES_NAME, SCAN_STEP, fetched_name
 from mmcore.core.step import Artifact, Inputs
+from mmcore.core.tables import rows_where, table_of
 from mmcore.errors import IntegrityError
 from mmcore.ingest.layout import Arrived, SourceFile
 from mmcore.sample import PartRef
@@ -57,11 +57,8 @@ class OpenCorpus:
     def find(self, paths: Sequence[str]) -> Mapping[str, SourceFile]:
         if not paths:
             return {}
-        field = pc.field("path")
-        # the bounds let whole row groups be skipped
-        wanted = field.isin(sorted(set(paths))) & (field >= min(paths)) & (field <= max(paths))
-        table = pq.read_table(pa.BufferReader(self._files), columns=_COLUMNS, filters=wanted)
-        return {file.path: file for file in _source_files(table)}
+        rows = rows_where(self._files, "path", paths, columns=_COLUMNS)
+        return {row["path"]: SourceFile(**row) for row in rows}
 
     @cached_property
     def _files(self) -> bytes:
@@ -74,13 +71,13 @@ class OpenCorpus:
 def read_files(scan: Artifact) -> list[SourceFile]:
     """Return the files that a scan found, sorted by path."""
     data = storage.read(storage.join(scan.url, FILES_NAME))
-    return _source_files(pq.read_table(pa.BufferReader(data), columns=_COLUMNS))
+    return _source_files(table_of(data, _COLUMNS))
 
 
 def read_num_samples(scan: Artifact) -> dict[str, int]:
     """Return how many samples each file of a scan holds, for those that hold many."""
     data = storage.read(storage.join(scan.url, FILES_NAME))
-    table = pq.read_table(pa.BufferReader(data))
+    table = table_of(data)
     if "num_samples" not in table.column_names:
         return {}
     columns = (table[name].to_pylist() for name in ("path", "num_samples"))
@@ -128,7 +125,7 @@ def _source_files(table: pa.Table) -> list[SourceFile]:
 
 def _rows(scan: Artifact, name: str) -> Iterator[dict[str, str | int]]:
     with storage.open_read(storage.join(scan.url, name)) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(_ROWS_AT_ONCE):
+        for batch in pq.ParquetFile(stream).iter_batches(_ROWS_AT_ONCE, use_threads=False):
             yield from batch.to_pylist()
 
 

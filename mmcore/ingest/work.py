@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mmcore import storage
 from mmcore.core.change import GONE_NAME, Change, gone_table
@@ -18,6 +17,7 @@ from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.rows import file_record, rows_files, table_bytes, write_part
 from mmcore.core.source import SCAN_STEP
 from mmcore.core.step import Artifact, Inputs, Task, TaskContext, TaskReport
+from mmcore.core.tables import read_table
 from mmcore.core.tombstones import FORGOTTEN
 from mmcore.errors import StepError
 from mmcore.ingest.again import (
@@ -220,8 +220,7 @@ class IngestWork:
             if file.num_samples is not None
         ]
         for url in [*earlier, *now]:
-            data = storage.read(url)
-            parts = pq.read_table(pa.BufferReader(data), columns=["parts"])["parts"]
+            parts = read_table(url, ["parts"])["parts"]
             flat = pc.list_flatten(parts)
             is_source = pc.equal(pc.struct_field(flat, "base"), "source")
             yield from pc.struct_field(flat.filter(is_source), "path").unique().to_pylist()
@@ -238,10 +237,7 @@ def _total_expanded(reports: Sequence[TaskReport]) -> Json:
 def _refuse_taken_keys(reports: Sequence[TaskReport], url: str) -> None:
     """Raise StepError where a sample is called as another one with a language behind it."""
     paths = [file.path for report in reports for file in report.files if file.num_samples]
-    tables = [
-        pq.read_table(pa.BufferReader(storage.read(storage.join(url, path))), columns=["key"])
-        for path in paths
-    ]
+    tables = [read_table(storage.join(url, path), ["key"]) for path in paths]
     if not tables:
         return
     counted = pc.value_counts(pa.concat_tables(tables)["key"])

@@ -5,13 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mmcore import storage
 from mmcore.core.forgotten import hidden_keys
 from mmcore.core.loader import SampleInfo
 from mmcore.core.step import Artifact
+from mmcore.core.tables import table_of
 from mmcore.errors import IntegrityError, StepError, StorageError
 from mmcore.sample import PartRef, sha256_hex
 
@@ -113,7 +111,7 @@ def _read_table(artifact: Artifact) -> list[Entry]:
             f"{artifact.url} and run again: the step will be made anew."
         )
     entries = []
-    for row in pq.read_table(pa.BufferReader(data)).to_pylist():
+    for row in table_of(data).to_pylist():
         parts = {
             part["extension"]: PartRef(
                 base="shard",

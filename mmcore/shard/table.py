@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mmcore.core.rows import table_bytes
 from mmcore.core.step import canonical_json
+from mmcore.core.tables import rows_where, table_of
 from mmcore.sample import Json, Part, PartRef, Sample
 
 TABLE_NAME = "manifest.parquet"
@@ -84,9 +84,8 @@ def to_parquet(samples: Sequence[StoredSample]) -> bytes:
 
 def from_parquet(data: bytes, *, key: str | None = None) -> Iterator[StoredSample]:
     """Yield the rows of a table, or only those of one key."""
-    only = None if key is None else [("key", "=", key)]
-    for values in pq.read_table(pa.BufferReader(data), filters=only).to_pylist():
-        yield _decode(values)
+    rows = table_of(data).to_pylist() if key is None else rows_where(data, "key", [key])
+    yield from map(_decode, rows)
 
 
 def _encode(sample: StoredSample) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What was left out on the way to a dataset version, gathered while rows of steps stream by."""
 
-import io
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mmcore import storage
 from mmcore.core.change import INGEST_STEP, read_gone
 from mmcore.core.manifest import FileRecord
 from mmcore.core.rows import Row, decode_row, rows_files
 from mmcore.core.step import Artifact
+from mmcore.core.tables import rows_where, table_of
 from mmcore.errors import IntegrityError
 from mmcore.evaluate.data.contents import score_values
 from mmcore.evaluate.data.reservoir import Reservoir
@@ -109,11 +108,7 @@ def find_rows(chains: Sequence[Chain], step: str, keys: frozenset[str]) -> dict[
             continue
         for record in rows_files(artifact):
             data = _read(artifact, record)
-            named = pq.read_table(io.BytesIO(data), columns=["key"])["key"]
-            chosen = pc.is_in(named, pa.array(sorted(keys - found.keys()), pa.string()))
-            if not pc.any(chosen).as_py():
-                continue
-            for values in pq.read_table(io.BytesIO(data)).filter(chosen).to_pylist():
+            for values in rows_where(data, "key", sorted(keys - found.keys())):
                 row = decode_row(values)
                 loss = Loss(step, row.status, row.rule, row.reason)
                 found.setdefault(row.sample.key, Example(loss, row, number))
@@ -122,11 +117,10 @@ def find_rows(chains: Sequence[Chain], step: str, keys: frozenset[str]) -> dict[
 
 def _lost_rows(artifact: Artifact, record: FileRecord) -> pa.Table:
     data = _read(artifact, record)
-    status = pq.read_table(io.BytesIO(data), columns=["status"])["status"]
-    lost = pc.not_equal(status, "kept")
+    lost = pc.not_equal(table_of(data, ["status"])["status"], "kept")
     if not pc.any(lost).as_py():
         return pa.table({})
-    return pq.read_table(io.BytesIO(data)).filter(lost)
+    return table_of(data).filter(lost)
 
 
 def _read(artifact: Artifact, record: FileRecord) -> bytes:
