@@ -139,6 +139,22 @@ def log_mel(
     power spectrum, Slaney mel bands: what `librosa.feature.melspectrogram` gives for
     n_fft = win_length = window, pad_mode="constant" and otherwise its defaults.
     """
+    power = power_spectrogram(
+        waveform, rate_hz=rate_hz, hop_seconds=hop_seconds, window_seconds=window_seconds
+    )
+    window_length = round(window_seconds * rate_hz)
+    mel = power @ mel_filterbank(rate_hz, window_length, num_mels).T
+    log: Waveform = np.log(np.maximum(mel, LOG_FLOOR)).astype(np.float32)
+    return log
+
+
+def power_spectrogram(
+    waveform: Waveform, *, rate_hz: int, hop_seconds: float, window_seconds: float
+) -> Waveform:
+    """Return the power per frequency, float32 [T, window // 2 + 1], T = 1 + num_samples // hop.
+
+    Periodic Hann window, frames centred on multiples of the hop with zeros beyond both ends.
+    """
     window_length, hop = round(window_seconds * rate_hz), round(hop_seconds * rate_hz)
     num_frames = 1 + len(waveform) // hop
     half = window_length // 2
@@ -147,9 +163,8 @@ def log_mel(
     padded[half : half + len(body)] = body
     frames = np.lib.stride_tricks.sliding_window_view(padded, window_length)[::hop]
     spectrum = np.fft.rfft(frames * _hann(window_length), axis=1)
-    power = spectrum.real**2 + spectrum.imag**2
-    mel = power @ mel_filterbank(rate_hz, window_length, num_mels).T
-    return np.log(np.maximum(mel, LOG_FLOOR)).astype(np.float32)
+    power: Waveform = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+    return power
 
 
 @lru_cache(maxsize=8)

@@ -5,28 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from mmcore.media.audio import LOG_FLOOR, Waveform, mel_filterbank
+from mmcore.media.audio import LOG_FLOOR, Waveform, mel_filterbank, power_spectrogram
 
 _TOP_DB = 80.0
-
-
-def power_spectrogram(
-    waveform: Waveform, *, rate_hz: int, hop_seconds: float, window_seconds: float
-) -> Waveform:
-    """Return the power per frequency, float32 [T, window // 2 + 1], T = 1 + num_samples // hop.
-
-    Framed as `log_mel`: periodic Hann window, frames centred, zeros beyond both ends.
-    """
-    window_length, hop = round(window_seconds * rate_hz), round(hop_seconds * rate_hz)
-    num_frames = 1 + len(waveform) // hop
-    half = window_length // 2
-    padded = np.zeros((num_frames - 1) * hop + window_length, np.float32)
-    body = waveform[: len(padded) - half]
-    padded[half : half + len(body)] = body
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window_length)[::hop]
-    spectrum = np.fft.rfft(frames * _hann(window_length), axis=1)
-    power: Waveform = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    return power
 
 
 def log_spectrogram(
@@ -71,8 +52,3 @@ def _dct(size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     matrix = np.sqrt(2.0 / size) * np.cos(np.pi * rows * (2 * columns + 1) / (2 * size))
     matrix[0] /= np.sqrt(2.0)
     return np.asarray(matrix, np.float64)
-
-
-@lru_cache(maxsize=8)
-def _hann(length: int) -> Waveform:
-    return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)).astype(np.float32)

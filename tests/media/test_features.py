@@ -5,8 +5,8 @@ import pytest
 from scipy.fft import dct
 from scipy.signal import stft
 
-from mmcore.media.audio import LOG_FLOOR, log_mel, mel_filterbank
-from mmcore.media.features import log_spectrogram, mfcc, power_spectrogram
+from mmcore.media.audio import LOG_FLOOR, log_mel, mel_filterbank, power_spectrogram
+from mmcore.media.features import log_spectrogram, mfcc
 
 FRAMES = {"rate_hz": 16_000, "hop_seconds": 0.01, "window_seconds": 0.025}
 
