@@ -20,6 +20,7 @@ from mmcore.errors import StorageError
 
 TEMPORARY_PREFIX = ".tmp-"
 _BUFFER_BYTES = 1 << 20
+_MAX_PIECES = 512  # written at a time; Linux takes 1024
 _REMOTE_BLOCK_BYTES = 8 << 20
 _VERSION_FIELDS = (
     "ETag", "etag", "md5Hash", "generation", "mtime",
@@ -162,7 +163,8 @@ def write(url: str, data: bytes | list[bytes]) -> None:
         if not is_local(url):
             _filesystem(url).pipe_file(url, b"".join(pieces))
             return
-        with _temporary_beside(url, pieces) as temporary:
+        batches = (pieces[i : i + _MAX_PIECES] for i in range(0, len(pieces), _MAX_PIECES))
+        with _temporary_beside(url, batches) as temporary:
             os.replace(temporary.path, url)
     except OSError as error:
         raise _storage_error("write", url, error) from error
@@ -174,7 +176,7 @@ def write_pieces(url: str, pieces: Iterable[bytes]) -> None:
         if not is_local(url):
             _write_remote(url, pieces)
             return
-        with _temporary_beside(url, pieces) as temporary:
+        with _temporary_beside(url, ([piece] for piece in pieces)) as temporary:
             os.replace(temporary.path, url)
     except OSError as error:
         raise _storage_error("write", url, error) from error
@@ -189,7 +191,7 @@ def create(url: str, data: bytes) -> bool:
     try:
         if not is_local(url):
             return _create_remote(url, data)
-        with _temporary_beside(url, [data]) as temporary:
+        with _temporary_beside(url, [[data]]) as temporary:
             try:
                 os.link(temporary.path, url)
             except FileExistsError:
@@ -290,18 +292,17 @@ def is_abandoned(path: str) -> bool:
 class _temporary_beside:  # noqa: N801 - reads as a function
     """A fully written and synced temporary file in the directory of `url`, gone on leaving."""
 
-    def __init__(self, url: str, pieces: Iterable[bytes]) -> None:
+    def __init__(self, url: str, batches: Iterable[list[bytes]]) -> None:
         self.directory = os.path.dirname(url) or "."
         self.path = os.path.join(self.directory, temporary_name())
-        self.pieces = pieces
+        self.batches = batches
 
     def __enter__(self) -> "_temporary_beside":
         os.makedirs(self.directory, exist_ok=True)
         try:
-            with open(self.path, "xb", _BUFFER_BYTES) as file:
-                for piece in self.pieces:
-                    file.write(piece)
-                file.flush()
+            with open(self.path, "xb", buffering=0) as file:
+                for pieces in self.batches:
+                    _write_all(file.fileno(), pieces)
                 os.fsync(file.fileno())
         except BaseException:
             # whoever makes the pieces may fail in any way
@@ -316,6 +317,17 @@ class _temporary_beside:  # noqa: N801 - reads as a function
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _write_all(handle: int, pieces: list[bytes]) -> None:
+    """Write pieces one after the other without a copy of them in this process."""
+    left: list[bytes | memoryview] = [*pieces]
+    while left:
+        written = os.writev(handle, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = memoryview(left[0])[written:]
 
 
 def _write_remote(url: str, pieces: Iterable[bytes]) -> None:

@@ -4,7 +4,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -116,6 +116,25 @@ def test_a_full_disk_is_an_error_that_says_so_and_leaves_nothing(tmp_path: Path)
         assert os.listdir(small) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_file_is_whole_where_the_system_takes_only_a_part_of_what_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = os.writev
+
+    def sparing(handle: int, pieces: Sequence[bytes]) -> int:
+        return given(handle, [b"".join(pieces)[:3]])
+
+    monkeypatch.setattr(os, "writev", sparing)
+    storage.write(str(tmp_path / "a"), [b"", b"ab", b"cdefg", b"", b"h"])
+    assert (tmp_path / "a").read_bytes() == b"abcdefgh"
+
+
+def test_file_of_more_pieces_than_a_call_takes_is_whole(tmp_path: Path) -> None:
+    pieces = [bytes([number % 256]) for number in range(3000)]
+    storage.write(str(tmp_path / "a"), pieces)
+    assert (tmp_path / "a").read_bytes() == b"".join(pieces)
 
 
 def test_the_temporary_file_of_a_dead_process_is_abandoned_and_of_a_living_one_is_not() -> None:

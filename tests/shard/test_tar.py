@@ -3,12 +3,12 @@ import tarfile
 
 import pytest
 
-from mmcore.errors import IntegrityError
-from mmcore.shard.tar import MAX_NAME_BYTES, TarWriter, name_problem, walk
+from mmcore.shard.tar import MAX_NAME_BYTES, TarWriter, name_problem
 
 FILES = {
     "a.json": b"{}",
     "a.png": bytes(range(256)) * 5,
+    "a.wav": bytes(range(255)) * 33,
     "b.json": b"",
     "c/d.txt": b"x" * 512,
     "k" * 95 + ".txt": b"y" * 513,
@@ -48,40 +48,16 @@ def test_offset_is_where_the_contents_begin() -> None:
     for member, expected in zip(members, FILES.values(), strict=True):
         assert data[member.offset : member.offset + member.num_bytes] == expected
     assert not any(data[end:])
-    assert list(walk(data, where="memory")) == members
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        found = [(info.name, info.offset, info.offset_data, info.size) for info in archive]
+    assert found == members
 
 
-def test_no_part_is_copied_before_it_is_written() -> None:
+def test_no_large_part_is_copied_before_it_is_written() -> None:
     writer = TarWriter()
-    data = bytes(range(256)) * 5
+    data = bytes(range(256)) * 20
     writer.add("a.png", data)
     assert any(piece is data for piece in writer.finish())
-
-
-@pytest.mark.parametrize("at", [0, 5, 99, 100, 123, 124, 135, 136, 148, 155, 156, 157, 300, 511])
-def test_walk_refuses_a_damaged_header(at: int) -> None:
-    data = bytearray(tar_of(FILES))
-    data[at] ^= 1
-    with pytest.raises(IntegrityError, match="memory at byte 0"):
-        list(walk(bytes(data), where="memory"))
-
-
-def test_walk_refuses_a_header_of_others_though_its_checksum_holds() -> None:
-    for changes in ({"mtime": 7}, {"mode": 0o600}, {"uname": "ann"}, {"type": tarfile.DIRTYPE}):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            info = tarfile.TarInfo("a.txt")
-            for name, value in changes.items():
-                setattr(info, name, value)
-            archive.addfile(info)
-        with pytest.raises(IntegrityError, match="memory at byte 0"):
-            list(walk(buffer.getvalue(), where="memory"))
-
-
-@pytest.mark.parametrize("length", [100, 700, 1500])
-def test_walk_refuses_a_tar_that_was_cut(length: int) -> None:
-    with pytest.raises(IntegrityError, match="ends at byte"):
-        list(walk(tar_of(FILES)[:length], where="memory"))
 
 
 @pytest.mark.parametrize(
