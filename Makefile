@@ -28,7 +28,7 @@ demo: install  ## Real corpus to registered model; again: does nothing and says 
 
 test: install  ## Run every test but the long ones of make faults
 	@infra/chromium.sh
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 faults: install  ## Kill, freeze and cancel runs at random, many times; MM_FAULT_TRIALS=20
 	@MM_FAULT_TRIALS=$(or $(MM_FAULT_TRIALS),20) $(BIN)/python -m pytest tests/faults \

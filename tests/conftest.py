@@ -35,6 +35,18 @@ for name in (
     os.environ.pop(name, None)
 
 
+ONE_AFTER_THE_OTHER = ("cli", "end_to_end", "executors", "faults", "operate", "pipelines", "telemetry")
+"""Folders whose tests start servers and clusters, and wait for them: one of those at a time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what `make test` may do at the same time: files, but for those."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent)
+        is_alone = file.parts[0] in ONE_AFTER_THE_OTHER
+        item.add_marker(pytest.mark.xdist_group("services" if is_alone else str(file)))
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A SeaweedFS server on loopback; yields its endpoint, with credentials in the environment."""
