@@ -7,13 +7,12 @@ samples came in does not matter.
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from mmcore.core.leaks import leaks
+from mmcore.core.leaks import Known, Leak, leaks
 from mmcore.core.near_limits import Limits
-from mmcore.core.sorted_runs import SortedRuns
 from mmcore.errors import AccountingError, IntegrityError, StepError
 from mmcore.media.near.prints import without_prints
 from mmcore.sample import Dropped, Json, Outcome, Part, PartRef, Quarantined, Sample, modality_of
@@ -122,10 +121,14 @@ def refuse_leaks(
     samples: Iterable[Sample],
     together: Sequence[str],
     limits: Limits | None = None,
-    known: Callable[[str], SortedRuns] | None = None,
+    known: Known | None = None,
 ) -> None:
     """Raise IntegrityError when something that must stay together lies in two splits."""
-    found = leaks(samples, together, limits, known)
+    refuse(leaks(samples, together, limits, known))
+
+
+def refuse(found: Sequence[Leak]) -> None:
+    """Raise IntegrityError when there is a leak."""
     if found:
         leak = found[0]
         where = ", ".join(f"{key} in {split}" for split, key in leak.keys)
