@@ -95,16 +95,15 @@ class Earlier:
         new = [Tombstone(one.shard, one.index, one.key, self.gone[one.key]) for one in dead]
         return [*read_tombstones(self.artifact.url), *new]
 
-    def check_fit(self, newcomers: Sequence[Sample]) -> None:
+    def check_fit(self, sample: Sample) -> None:
         """Raise StepError where the `json` part of a newcomer would be of another type."""
-        for sample in newcomers:
-            problem = misfit(sample, self.schema)
-            if problem is not None:
-                raise StepError(
-                    f"{sample.key}: {problem}, as in the {sum(self.num_shards.values())} shards "
-                    "that are there. Nothing was published. Correct the sample at the source, or "
-                    "make the dataset from the ground up: mm run RECIPE --rebuild."
-                )
+        problem = misfit(sample, self.schema)
+        if problem is not None:
+            raise StepError(
+                f"{sample.key}: {problem}, as in the {sum(self.num_shards.values())} shards "
+                "that are there. Nothing was published. Correct the sample at the source, or "
+                "make the dataset from the ground up: mm run RECIPE --rebuild."
+            )
 
     def link_into(self, url: str) -> None:
         """Give every shard and its index a second name in a new version; no byte is written."""

@@ -1,27 +1,28 @@
 """The step that turns encoded samples into a dataset that every common reader opens unchanged."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, ClassVar, cast
 
 from mmcore.core.change import ended, gone_now
 from mmcore.core.corpus_work import known_shelf
-from mmcore.core.leaks import GROUP, Known
+from mmcore.core.leaks import GROUP, Known, LeakCheck
 from mmcore.core.linkage import LINKS
 from mmcore.core.manifest import Counts
 from mmcore.core.near_limits import Limits
 from mmcore.core.rows import file_record, load_part, read_kept, write_part
 from mmcore.core.sorted_runs import SortedRuns
-from mmcore.core.step import Inputs, Task, TaskContext, TaskReport
+from mmcore.core.step import Inputs, Task, TaskContext, TaskReport, TasksMadeLate
 from mmcore.errors import ConfigError
 from mmcore.sample import MODALITIES, Dropped, Json, Outcome, Quarantined, sha256_hex
-from mmcore.shard.document import EXTENSION, Schema, document, schema_of
+from mmcore.shard.document import EXTENSION, Schema, document
 from mmcore.shard.earlier import earlier
 from mmcore.shard.energon import sample_range
 from mmcore.shard.indexes import dali_index, energon_index
-from mmcore.shard.plan import ShardPlan, cut, from_payload, refuse_leaks, sift, to_payload
+from mmcore.shard.plan import refuse
 from mmcore.shard.publish import Published, publish, table_path
+from mmcore.shard.roster import LeftOut, Roster, ShardPlan, described, read_line
 from mmcore.shard.table import StoredPart, StoredSample, to_parquet
 from mmcore.shard.tar import TarWriter
 
@@ -87,26 +88,26 @@ class ShardWork:
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         before = earlier(inputs, self.step)
-        samples, left_out = sift(
-            read_kept(inputs[self.samples_from]),
-            declared=self.parts or (before.parts if before else ()),
-            optional=self.optional,
-            may_be_empty=before is not None,
-        )
-        refuse_leaks(samples, (GROUP, *self.together), self._limits, known_of_old(inputs))
-        schema = before.schema if before else schema_of(samples)
-        if before:
-            before.check_fit(samples)
-        plans = cut(
-            samples,
+        roster = Roster(seed=self.seed)
+        with LeakCheck((GROUP, *self.together), self._limits, known_of_old(inputs)) as check:
+            for sample in read_kept(inputs[self.samples_from]):
+                check.add(sample)
+                roster.add(sample)
+            left_out = roster.sift(
+                declared=self.parts or (before.parts if before else ()),
+                optional=self.optional,
+                may_be_empty=before is not None,
+            )
+            refuse(check.leaks(roster.fitting, roster.fits))
+        schema = before.schema if before else roster.schema()
+        plans = roster.cut(
             schema,
             samples_per_shard=self.samples_per_shard,
             max_shard_bytes=self.max_shard_bytes,
-            seed=self.seed,
             num_before=before.num_shards if before else None,
-            parts=sorted({name for sample in samples for name in sample.parts}),
+            check=before.check_fit if before else None,
         )
-        return [*(_shard_task(plan, schema) for plan in plans), *_left_out_tasks(left_out)]
+        return _tasks(roster, plans, schema, left_out)
 
     def run(self, task: Task, context: TaskContext) -> TaskReport:
         payload = cast("Mapping[str, Any]", task.payload)
@@ -117,8 +118,7 @@ class ShardWork:
         path = f"{payload['split']}/{task.name}.tar"
         tar = TarWriter()
         stored: list[StoredSample] = []
-        for index, value in enumerate(payload["samples"]):
-            sample = from_payload(value)
+        for index, sample in enumerate(map(read_line, payload["samples"])):
             parts = []
             for extension in sorted([*sample.parts, EXTENSION]):
                 ref = None if extension == EXTENSION else sample.parts[extension].ref
@@ -175,36 +175,29 @@ def known_of_old(inputs: Inputs) -> Known | None:
     return known if known(LINKS).runs else None
 
 
-def _shard_task(plan: ShardPlan, schema: Schema) -> Task:
-    payload: dict[str, Json] = {
-        "split": plan.split,
-        "samples": [to_payload(sample) for sample in plan.samples],
-        "fields": dict(schema.fields),
-        "scores": list(schema.scores),
-    }
-    return Task(plan.name, payload)
+def _tasks(
+    roster: Roster, plans: Sequence[ShardPlan], schema: Schema, left_out: Sequence[LeftOut]
+) -> Sequence[Task]:
+    """Return a task for each shard, and for some of what goes into none."""
+    names = [plan.name for plan in plans]
+    starts = range(0, len(left_out), LEFT_OUT_PER_TASK)
+    names += [f"left-out-{number:06d}" for number in range(len(starts))]
 
+    def payload(number: int) -> Json:
+        if number >= len(plans):
+            start = starts[number - len(plans)]
+            return {"left_out": described(roster, left_out[start : start + LEFT_OUT_PER_TASK])}
+        plan = plans[number]
+        return {
+            "split": plan.split,
+            "samples": [roster.line(one) for one in plan.samples.tolist()],
+            "fields": dict(schema.fields),
+            "scores": list(schema.scores),
+        }
 
-def _left_out_tasks(left_out: Sequence[tuple[str, Outcome]]) -> Iterator[Task]:
-    for number, first in enumerate(range(0, len(left_out), LEFT_OUT_PER_TASK)):
-        chunk: list[Json] = [
-            _describe(rule, outcome)
-            for rule, outcome in left_out[first : first + LEFT_OUT_PER_TASK]
-        ]
-        yield Task(f"left-out-{number:06d}", {"left_out": chunk})
-
-
-def _describe(rule: str, outcome: Outcome) -> dict[str, Json]:
-    assert isinstance(outcome, Dropped | Quarantined), "what is kept goes into a shard"
-    return {
-        "rule": rule,
-        "is_broken": isinstance(outcome, Quarantined),
-        "reason": outcome.reason,
-        "detail": outcome.detail,
-        "sample": to_payload(outcome.sample),
-    }
+    return TasksMadeLate(names, payload)
 
 
 def _outcome_of(value: Mapping[str, Any]) -> tuple[str, Outcome]:
     kind = Quarantined if value["is_broken"] else Dropped
-    return value["rule"], kind(from_payload(value["sample"]), value["reason"], value["detail"])
+    return value["rule"], kind(read_line(value["sample"]), value["reason"], value["detail"])
