@@ -244,7 +244,4 @@ def read_line(line: str) -> Sample:
 
 def described(roster: Roster, left_out: Iterable[LeftOut]) -> list[Json]:
     """Return samples that go into no shard as a task is told of them."""
-    return [
-        {**one._asdict(), "sample": roster.line(one.number)}
-        for one in left_out
-    ]
+    return [{**one._asdict(), "sample": roster.line(one.number)} for one in left_out]

@@ -154,25 +154,23 @@ class ShardWork:
         return TaskReport(files, Counts(found=len(stored), kept=len(stored)))
 
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
+        known = known_of_old(context.inputs)
         return publish(
             Published(self.name, self.licence, self.optional, self.step, (GROUP, *self.together)),
             reports,
             context,
             earlier(context.inputs, self.step),
-            known_of_old(context.inputs),
+            # without an index of links all of old is looked at
+            known if known and known(LINKS).runs else None,
         )
 
 
 def known_of_old(inputs: Inputs) -> Known | None:
-    """Return the index of what the split of earlier increments knows and still is, by name.
-
-    None where nothing is old, or the split left no index of what it linked.
-    """
+    """Return the index of what the split of earlier increments knows and still is, by name."""
     split = inputs.history[-1].get("split") if inputs.history else None
     if split is None:
         return None
-    known = partial(SortedRuns, known_shelf(split), gone=ended(gone_now(inputs)))
-    return known if known(LINKS).runs else None
+    return partial(SortedRuns, known_shelf(split), gone=ended(gone_now(inputs)))
 
 
 def _tasks(
