@@ -10,12 +10,10 @@ is kept below the root and not asked for again; what failed is, by the next scan
 """
 
 import io
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -24,8 +22,14 @@ import pyarrow.compute as pc
 
 from mmcore import storage
 from mmcore.core.executor import Executor
-from mmcore.core.grown_table import write_grown
-from mmcore.core.manifest import Counts, FileRecord, Manifest, commit_manifest, load_manifest
+from mmcore.core.file_columns import (
+    digest_of_columns,
+    digest_of_listing,
+    infos,
+    list_source,
+    write_columns,
+)
+from mmcore.core.manifest import Counts, Manifest, commit_manifest, load_manifest
 from mmcore.core.reader import Gathered, HashingStream, SourceReader
 from mmcore.core.step import Artifact, canonical_json, fingerprint_of
 from mmcore.core.tables import read_table
@@ -40,10 +44,6 @@ _BYTES_PER_TASK = 256 << 20
 _FETCHED = "fetched"
 _WHOLE_BYTES = 32 << 20
 """Up to here a file is read in one request."""
-_FILES_AT_ONCE = 4096
-_FILES_SCHEMA = pa.schema(
-    [("path", pa.string()), ("num_bytes", pa.int64()), ("version", pa.string())]
-)
 _KNOWN_SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -87,13 +87,13 @@ class SourceState:
 
 def look(source: Source, memory_url: str) -> SourceState:
     """List the source; ConfigError when there is nothing."""
-    files, unusable = _listed(source.url)
+    files, unusable = list_source(source.url)
     if not files.num_rows:
         raise ConfigError(
             f"source.path: no file below {source.url!r}. "
             f"{source.hint or 'Give the folder or s3:// prefix that holds the corpus.'}"
         )
-    listing = _digest_of_listing(files, unusable)
+    listing = digest_of_listing(files, unusable)
     kind = "" if source.reader is None else fingerprint_of(source.reader.scan_identity())[:12]
     memo = storage.read_if_exists(_memory(memory_url, kind, "memo.json"))
     content, num_pending = None, 0
@@ -103,43 +103,6 @@ def look(source: Source, memory_url: str) -> SourceState:
         if remembered["listing"] == listing and not num_pending:
             content = remembered["content"]
     return SourceState(files, listing, content, kind, num_pending, unusable)
-
-
-def _listed(url: str) -> tuple[pa.Table, list[str]]:
-    """Return the files below a URL, sorted, and those whose names are no text."""
-    batches: list[pa.RecordBatch] = []
-    unusable: list[str] = []
-    found = storage.iter_files(url)
-    while some := list(itertools.islice(found, _FILES_AT_ONCE)):
-        files = [file for file in some if _is_text(file.path)]
-        unusable += [_escaped(file.path) for file in some if not _is_text(file.path)]
-        columns = [[getattr(file, name) for file in files] for name in _FILES_SCHEMA.names]
-        arrays = [
-            pa.array(column, one.type) for column, one in zip(columns, _FILES_SCHEMA, strict=True)
-        ]
-        batches.append(pa.record_batch(arrays, schema=_FILES_SCHEMA))
-    table = pa.Table.from_batches(batches, _FILES_SCHEMA)
-    return table.take(pc.sort_indices(table["path"])).combine_chunks(), sorted(unusable)
-
-
-def _digest_of_listing(files: pa.Table, unusable: Sequence[str]) -> str:
-    digest = sha256()
-    separator = ""
-    for batch in files.to_batches(_FILES_AT_ONCE):
-        fields = (batch["path"], batch["num_bytes"].cast(pa.string()), batch["version"], "\t")
-        lines = pc.binary_join_element_wise(*fields).to_pylist()
-        digest.update((separator + "\n".join(lines)).encode())
-        separator = "\n"
-    digest.update("".join(f"\n{path}" for path in unusable).encode())
-    return digest.hexdigest()
-
-
-def _is_text(path: str) -> bool:
-    return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
-
-
-def _escaped(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def describe_change(state: SourceState, memory_url: str) -> str:
@@ -210,7 +173,7 @@ def _hashed(source: Source, state: SourceState, known: pa.Table, executor: Execu
     digests: Any = np.empty(unknown.num_rows, "S64")
     nums = np.full(unknown.num_rows, -1, np.int64)
     bounds = _bounds(unknown["num_bytes"].to_numpy())
-    chunks = (_infos(unknown.slice(first, last - first)) for first, last in bounds)
+    chunks = (infos(unknown.slice(first, last - first)) for first, last in bounds)
     for index, found in executor.map(partial(hash_files, source.url, source.reader), chunks):
         first, last = bounds[index]
         digests[first:last] = [digest for digest, _ in found]
@@ -225,11 +188,6 @@ def _hashed(source: Source, state: SourceState, known: pa.Table, executor: Execu
         before = known[name].take(at).combine_chunks()
         columns[name] = pc.replace_with_mask(before, mask, found)
     return pa.table(columns, schema=_KNOWN_SCHEMA)
-
-
-def _infos(files: pa.Table) -> list[FileInfo]:
-    columns = (files[name].to_pylist() for name in _FILES_SCHEMA.names)
-    return [FileInfo(*values) for values in zip(*columns, strict=True)]
 
 
 def _bounds(sizes: Any) -> list[tuple[int, int]]:
@@ -294,7 +252,7 @@ def _commit(
     names = ["path", "num_bytes", "sha256"]
     more: list[Json] = [[one.path, one.digest] for one in gathered]
     more += unusable
-    content = _digest_of_columns([now[name] for name in names], more)
+    content = digest_of_columns([now[name] for name in names], more)
     identity = scan_identity(content, source.reader)
     fingerprint = fingerprint_of(identity)
     url = storage.join(directory, fingerprint[:16])
@@ -306,7 +264,7 @@ def _commit(
         facts["unusable"] = list(unusable)
     if source.reader is not None:
         names.append("num_samples")
-    files = [_write_table(url, FILES_NAME, now.select(names))]
+    files = [write_columns(url, FILES_NAME, now.select(names))]
     if gathered:
         failed = Counts.total(Counts(dropped=one.failed) for one in gathered).dropped
         facts["fetched"] = {
@@ -322,32 +280,6 @@ def _commit(
     records = tuple(sorted(files, key=lambda record: record.path))
     manifest = Manifest(SCAN_STEP, fingerprint, identity, Counts(), records, facts)
     return Artifact(url, commit_manifest(url, manifest))
-
-
-def _digest_of_columns(columns: Sequence[pa.ChunkedArray], more: Sequence[Json]) -> str:
-    """Return the SHA-256 of columns and of what comes after them, as one list in JSON."""
-    digest = sha256()
-    before = b"["
-    for column in columns:
-        digest.update(before + b"[")
-        for start in range(0, len(column), _FILES_AT_ONCE):
-            values = canonical_json(column.slice(start, _FILES_AT_ONCE).to_pylist())
-            digest.update((b"," if start else b"") + values[1:-1])
-        digest.update(b"]")
-        before = b","
-    for value in more:
-        digest.update(b"," + canonical_json(value))
-    digest.update(b"]")
-    return digest.hexdigest()
-
-
-def _write_table(url: str, path: str, table: pa.Table) -> FileRecord:
-    return write_grown(
-        url,
-        path,
-        (table.slice(i, _FILES_AT_ONCE) for i in range(0, max(1, table.num_rows), _FILES_AT_ONCE)),
-        table.schema,
-    )
 
 
 def _memory(memory_url: str, kind: str, name: str) -> str:
@@ -367,6 +299,6 @@ def _load_known(memory_url: str, kind: str) -> pa.Table:
 def _remember(
     state: SourceState, now: pa.Table, memory_url: str, *, content: str, num_pending: int
 ) -> None:
-    _write_table(_memory(memory_url, state.kind, ""), "known.parquet", now)
+    write_columns(_memory(memory_url, state.kind, ""), "known.parquet", now)
     memo = {"listing": state.listing, "content": content, "num_pending": num_pending}
     storage.write(_memory(memory_url, state.kind, "memo.json"), canonical_json(memo))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmcore import storage
-from mmcore.core import source
+from mmcore.core import file_columns, source
 from mmcore.core.manifest import FileRecord, verify_artifact
 from mmcore.core.reader import Gathered
 from mmcore.core.source import Source, describe_change, load_scan, look, scan
@@ -223,12 +223,12 @@ def test_a_large_file_is_hashed_in_pieces(
 
 
 def test_slices_of_columns_have_the_digest_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "_FILES_AT_ONCE", 2)
+    monkeypatch.setattr(file_columns, "AT_ONCE", 2)
     columns = [["a", 'b"', "\u00e9"], [1, 2, 3]]
     arrays = [pa.chunked_array([pa.array(column)]) for column in columns]
     for more in ([], [["list.txt", "0"], "name"]):
         whole = sha256_hex(canonical_json([*columns, *more]))
-        assert source._digest_of_columns(arrays, more) == whole
+        assert file_columns.digest_of_columns(arrays, more) == whole
 
 
 @pytest.mark.parametrize("num_at_once", [1, 2, 4096])
@@ -236,7 +236,7 @@ def test_a_scan_that_looks_at_few_files_at_a_time_finds_all(
     corpus: Path, tmp_path: Path, num_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = scanned(corpus, tmp_path / "whole")
-    monkeypatch.setattr(source, "_FILES_AT_ONCE", num_at_once)
+    monkeypatch.setattr(file_columns, "AT_ONCE", num_at_once)
     monkeypatch.setattr(source, "_FILES_PER_TASK", num_at_once)
     some, _ = scanned(corpus, tmp_path / "some")
     assert some.manifest.fingerprint == whole.manifest.fingerprint
