@@ -253,9 +253,13 @@ def delete_directory_if_empty(url: str) -> None:
 
 def list_files(url: str) -> list[FileInfo]:
     """Return every file below a directory or prefix, sorted by path; empty when there is none."""
+    return sorted(iter_files(url))
+
+
+def iter_files(url: str) -> Iterator[FileInfo]:
+    """Yield every file below a directory or prefix, in any order."""
     try:
-        found = _walk_local(url) if is_local(url) else _walk_remote(url)
-        return sorted(found)
+        yield from _walk_local(url) if is_local(url) else _walk_remote(url)
     except OSError as error:
         raise _storage_error("list", url, error) from error
 

@@ -231,6 +231,13 @@ class Gatherer:
         for buffer in self._buffers.values():
             buffer.add(row, sample)
 
+    def close(self) -> None:
+        """Close what values are written to; for who will not ask for the corpus."""
+        self._keys.close()
+        for buffer in self._buffers.values():
+            if buffer.file is not None:
+                buffer.file.close()
+
     def corpus(self, *, keys_are_unique: bool = True) -> Corpus:
         """Return the corpus; AccountingError when two samples have one key and may not."""
         self._keys.close()

@@ -11,6 +11,10 @@ from mmcore.errors import ConfigError
 from mmcore.sample import MODALITIES, Part, Sample, modality_of, sha256_hex
 
 META_PREFIX = "meta:"
+LINKS = "links"
+"""The index that a split leaves behind of each value that links samples, with split and group."""
+MEMBERS = "members"
+"""The index of each sample by its key, with split and group."""
 
 
 def check_names(names: Sequence[str], *, field: str) -> None:

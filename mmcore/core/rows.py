@@ -172,6 +172,21 @@ def file_record(
     return FileRecord(path, sum(map(len, pieces)), digest.hexdigest(), num_samples)
 
 
+def record_pieces(output_url: str, path: str, pieces: Iterable[bytes]) -> FileRecord:
+    """Write a file of an artifact that is made a piece at a time, and return its record."""
+    digest, num_bytes = sha256(), 0
+
+    def passing() -> Iterator[bytes]:
+        nonlocal num_bytes
+        for piece in pieces:
+            digest.update(piece)
+            num_bytes += len(piece)
+            yield piece
+
+    storage.write_pieces(storage.join(output_url, path), passing())
+    return FileRecord(path, num_bytes, digest.hexdigest())
+
+
 def table_bytes(table: pa.Table) -> bytes:
     """Return a table as Parquet; equal tables give equal bytes."""
     sink = pa.BufferOutputStream()

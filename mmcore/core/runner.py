@@ -6,7 +6,7 @@ write the manifest last. Killed anywhere, the next run goes on from the tasks th
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
@@ -34,6 +34,7 @@ from mmcore.core.step import (
     TaskReport,
     Work,
     resources_of,
+    task_names,
 )
 from mmcore.errors import AccountingError, StepError, StorageError
 from mmcore.sample import Json
@@ -165,15 +166,18 @@ class Run:
     ) -> tuple[Counts, tuple[FileRecord, ...], Mapping[str, Json]]:
         """Do the tasks that are not recorded yet, and put the whole together."""
         tasks = step.work.tasks(context.inputs)
-        reports = _recorded(tasks, context.output_url)
-        missing = [task for task in tasks if task.name not in reports]
+        names = task_names(tasks)
+        reports = _recorded(names, context.output_url)
+        missing = [number for number, name in enumerate(names) if name not in reports]
         self._say("step_started", step.name, num_tasks=len(tasks), num_resumed=len(reports))
-        for index, report in self._do(step, missing, context):
+        # one at a time: a payload that is made late is not held by a list
+        for index, report in self._do(step, (tasks[number] for number in missing), context):
             self.executor.stop.check()
-            reports[missing[index].name] = report
+            name = names[missing[index]]
+            reports[name] = report
             facts: dict[str, Json] = {"done": len(reports), "total": len(tasks)}
-            self._say("task_finished", step.name, task=missing[index].name, **facts)
-        in_order = [reports[task.name] for task in tasks]
+            self._say("task_finished", step.name, task=name, **facts)
+        in_order = [reports[name] for name in names]
         closing = step.work.finish(in_order, context)
         files = _files(step, [*in_order, closing])
         counts = Counts.total(report.counts for report in [*in_order, closing])
@@ -188,7 +192,7 @@ class Run:
         if self.fence is not None:
             self.fence.check()
 
-    def _do(self, step: Step, tasks: Sequence[Task], context: TaskContext):  # type: ignore[no-untyped-def]
+    def _do(self, step: Step, tasks: Iterable[Task], context: TaskContext):  # type: ignore[no-untyped-def]
         if not step.work.runs_in_driver:
             function = partial(run_and_record, step.work, context)
             return self.executor.map(function, tasks, resources=resources_of(step.work))
@@ -241,17 +245,17 @@ def _record_url(output_url: str, task_name: str) -> str:
     return storage.join(output_url, f"{SCRATCH}{task_name}.json")
 
 
-def _recorded(tasks: Sequence[Task], output_url: str) -> dict[str, TaskReport]:
+def _recorded(names: Sequence[str], output_url: str) -> dict[str, TaskReport]:
     """Return the reports of tasks that an earlier run finished and whose files are all there."""
     sizes = {file.path: file.num_bytes for file in storage.list_files(output_url)}
     reports = {}
-    for task in tasks:
-        if f"{SCRATCH}{task.name}.json" not in sizes:
+    for name in names:
+        if f"{SCRATCH}{name}.json" not in sizes:
             continue
-        value = json.loads(storage.read(_record_url(output_url, task.name)))
+        value = json.loads(storage.read(_record_url(output_url, name)))
         files = tuple(FileRecord(**record) for record in value["files"])
         if all(sizes.get(file.path) == file.num_bytes for file in files):
-            reports[task.name] = TaskReport(files, Counts(**value["counts"]), value["facts"])
+            reports[name] = TaskReport(files, Counts(**value["counts"]), value["facts"])
     return reports
 
 

@@ -11,20 +11,28 @@ is kept below the root and not asked for again; what failed is, by the next scan
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmcore import storage
 from mmcore.core.executor import Executor
+from mmcore.core.file_columns import (
+    digest_of_columns,
+    digest_of_listing,
+    infos,
+    list_source,
+    write_columns,
+)
 from mmcore.core.manifest import Counts, Manifest, commit_manifest, load_manifest
 from mmcore.core.reader import Gathered, HashingStream, SourceReader
-from mmcore.core.rows import file_record, table_bytes
 from mmcore.core.step import Artifact, canonical_json, fingerprint_of
-from mmcore.core.tables import table_of
+from mmcore.core.tables import read_table
 from mmcore.errors import ConfigError
 from mmcore.sample import Json, sha256_hex
 from mmcore.storage import FileInfo
@@ -62,7 +70,8 @@ class Source:
 class SourceState:
     """What a look at the source found, before any byte was read."""
 
-    files: Sequence[FileInfo]
+    files: pa.Table
+    """Path, size and version of each, sorted by path."""
     listing: str
     """The digest of paths, sizes and versions."""
     content: str | None
@@ -78,16 +87,13 @@ class SourceState:
 
 def look(source: Source, memory_url: str) -> SourceState:
     """List the source; ConfigError when there is nothing."""
-    everything = storage.list_files(source.url)
-    files = [file for file in everything if _is_text(file.path)]
-    unusable = [_escaped(file.path) for file in everything if not _is_text(file.path)]
-    if not files:
+    files, unusable = list_source(source.url)
+    if not files.num_rows:
         raise ConfigError(
             f"source.path: no file below {source.url!r}. "
             f"{source.hint or 'Give the folder or s3:// prefix that holds the corpus.'}"
         )
-    listed = [*(f"{f.path}\t{f.num_bytes}\t{f.version}" for f in files), *unusable]
-    listing = sha256_hex("\n".join(listed).encode())
+    listing = digest_of_listing(files, unusable)
     kind = "" if source.reader is None else fingerprint_of(source.reader.scan_identity())[:12]
     memo = storage.read_if_exists(_memory(memory_url, kind, "memo.json"))
     content, num_pending = None, 0
@@ -99,24 +105,15 @@ def look(source: Source, memory_url: str) -> SourceState:
     return SourceState(files, listing, content, kind, num_pending, unusable)
 
 
-def _is_text(path: str) -> bool:
-    return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
-
-
-def _escaped(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def describe_change(state: SourceState, memory_url: str) -> str:
     """Say how the source differs from what was known of it."""
     known = _load_known(memory_url, state.kind)
-    if not known:
-        return f"{len(state.files)} files not seen before"
-    new = sum(file.path not in known for file in state.files)
-    changed = sum(
-        file.path in known and known[file.path].version != file.version for file in state.files
-    )
-    removed = len(known.keys() - {file.path for file in state.files})
+    if not known.num_rows:
+        return f"{state.files.num_rows} files not seen before"
+    at = pc.index_in(state.files["path"], known["path"])
+    new = at.null_count
+    changed = pc.sum(pc.not_equal(known["version"].take(at), state.files["version"])).as_py() or 0
+    removed = known.num_rows - (state.files.num_rows - new)
     if state.num_pending and not (new or changed or removed):
         return f"{state.num_pending} URLs failed and are tried again"
     return f"source changed: {new} files new, {changed} changed, {removed} removed"
@@ -138,24 +135,13 @@ def scan(
     """Hash what is not known yet, fetch what is only named, and commit the list of files with
     their hashes as an artifact.
     """
-    known = _load_known(memory_url, state.kind)
-    unknown = [
-        file
-        for file in state.files
-        if file.path not in known or known[file.path].version != file.version
-    ]
-    chunks = list(_chunks(unknown))
-    found: dict[str, _Known] = {}
-    for index, digests in executor.map(partial(hash_files, source.url, source.reader), chunks):
-        found |= {
-            file.path: _Known(file.version, digest, num_samples)
-            for file, (digest, num_samples) in zip(chunks[index], digests, strict=True)
-        }
-    now = {file.path: found.get(file.path) or known[file.path] for file in state.files}
+    now = _hashed(source, state, _load_known(memory_url, state.kind), executor)
     store_url = storage.join(memory_url, _FETCHED)
     gathered = _gather(source, state, store_url, executor)
     before_commit()
-    artifact = _commit(source, state, now, gathered, directory=directory, store_url=store_url)
+    artifact = _commit(
+        source, now, gathered, state.unusable, directory=directory, store_url=store_url
+    )
     num_pending = sum(one.num_pending for one in gathered)
     content = artifact.manifest.fingerprint
     _remember(state, now, memory_url, content=content, num_pending=num_pending)
@@ -178,18 +164,42 @@ def _hash_file(url: str, reader: SourceReader | None, file: FileInfo) -> tuple[s
         return hashing.finish(), num_samples
 
 
-def _chunks(files: Sequence[FileInfo]) -> Iterator[list[FileInfo]]:
-    """Yield the files in slices that are about equally much work."""
-    chunk: list[FileInfo] = []
-    num_bytes = 0
-    for file in files:
-        if chunk and (len(chunk) == _FILES_PER_TASK or num_bytes >= _BYTES_PER_TASK):
-            yield chunk
-            chunk, num_bytes = [], 0
-        chunk.append(file)
-        num_bytes += file.num_bytes
-    if chunk:
-        yield chunk
+def _hashed(source: Source, state: SourceState, known: pa.Table, executor: Executor) -> pa.Table:
+    """Return the files with what each was found to hold; what is not known yet is hashed."""
+    files = state.files
+    at = pc.index_in(files["path"], known["path"])
+    is_known = pc.fill_null(pc.equal(known["version"].take(at), files["version"]), False)
+    unknown = files.filter(pc.invert(is_known)).combine_chunks()
+    digests: Any = np.empty(unknown.num_rows, "S64")
+    nums = np.full(unknown.num_rows, -1, np.int64)
+    bounds = _bounds(unknown["num_bytes"].to_numpy())
+    chunks = (infos(unknown.slice(first, last - first)) for first, last in bounds)
+    for index, found in executor.map(partial(hash_files, source.url, source.reader), chunks):
+        first, last = bounds[index]
+        digests[first:last] = [digest for digest, _ in found]
+        nums[first:last] = [-1 if num is None else num for _, num in found]
+    anew = {
+        "sha256": pa.array(digests.tolist(), pa.binary()).cast(pa.string()),
+        "num_samples": pa.array(nums, mask=nums < 0),
+    }
+    mask = pc.invert(is_known).combine_chunks()
+    columns = {name: files[name] for name in ("path", "num_bytes", "version")}
+    for name, found in anew.items():
+        before = known[name].take(at).combine_chunks()
+        columns[name] = pc.replace_with_mask(before, mask, found)
+    return pa.table(columns, schema=_KNOWN_SCHEMA)
+
+
+def _bounds(sizes: Any) -> list[tuple[int, int]]:
+    """Return where slices of files begin and end that are about equally much work."""
+    bounds = []
+    first = num_bytes = 0
+    for number, size in enumerate(sizes.tolist()):
+        if number > first and (number - first == _FILES_PER_TASK or num_bytes >= _BYTES_PER_TASK):
+            bounds.append((first, number))
+            first, num_bytes = number, 0
+        num_bytes += size
+    return [*bounds, (first, len(sizes))] if len(sizes) else []
 
 
 def _gather(
@@ -197,7 +207,7 @@ def _gather(
 ) -> list[Gathered]:
     if source.reader is None:
         return []
-    lists = source.reader.lists([file.path for file in state.files])
+    lists = source.reader.lists(state.files["path"].to_pylist())
     function = partial(
         source.reader.gather,
         url=source.url,
@@ -232,34 +242,29 @@ def load_scan(directory: str, fingerprint: str) -> Artifact | None:
 
 def _commit(
     source: Source,
-    state: SourceState,
-    now: Mapping[str, "_Known"],
+    now: pa.Table,
     gathered: Sequence[Gathered],
+    unusable: Sequence[str],
     *,
     directory: str,
     store_url: str,
 ) -> Artifact:
-    columns: dict[str, list[Any]] = {
-        "path": [file.path for file in state.files],
-        "num_bytes": [file.num_bytes for file in state.files],
-        "sha256": [now[file.path].sha256 for file in state.files],
-    }
-    more = [*([one.path, one.digest] for one in gathered), *state.unusable]
-    content = sha256_hex(canonical_json([*columns.values(), *more]))
+    names = ["path", "num_bytes", "sha256"]
+    more: list[Json] = [[one.path, one.digest] for one in gathered]
+    more += unusable
+    content = digest_of_columns([now[name] for name in names], more)
     identity = scan_identity(content, source.reader)
     fingerprint = fingerprint_of(identity)
     url = storage.join(directory, fingerprint[:16])
     facts: dict[str, Json] = {
-        "num_files": len(state.files),
-        "num_bytes": sum(file.num_bytes for file in state.files),
+        "num_files": now.num_rows,
+        "num_bytes": pc.sum(now["num_bytes"]).as_py(),
     }
-    if state.unusable:
-        facts["unusable"] = list(state.unusable)
-    fields = [(name, pa.int64() if name == "num_bytes" else pa.string()) for name in columns]
+    if unusable:
+        facts["unusable"] = list(unusable)
     if source.reader is not None:
-        columns["num_samples"] = [now[file.path].num_samples for file in state.files]
-        fields.append(("num_samples", pa.int64()))
-    files = [file_record(url, FILES_NAME, table_bytes(pa.table(columns, pa.schema(fields))))]
+        names.append("num_samples")
+    files = [write_columns(url, FILES_NAME, now.select(names))]
     if gathered:
         failed = Counts.total(Counts(dropped=one.failed) for one in gathered).dropped
         facts["fetched"] = {
@@ -277,48 +282,23 @@ def _commit(
     return Artifact(url, commit_manifest(url, manifest))
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What a version of a file was found to hold."""
-
-    version: str
-    sha256: str
-    num_samples: int | None
-
-
 def _memory(memory_url: str, kind: str, name: str) -> str:
     return storage.join(memory_url, *([kind] if kind else []), name)
 
 
-def _load_known(memory_url: str, kind: str) -> dict[str, _Known]:
-    """Return what is remembered, by path."""
-    data = storage.read_if_exists(_memory(memory_url, kind, "known.parquet"))
-    if data is None:
-        return {}
-    table = table_of(data)
-    if table.schema != _KNOWN_SCHEMA:
-        return {}  # of another version of this code
-    columns = (table[name].to_pylist() for name in ("path", "version", "sha256", "num_samples"))
-    return {path: _Known(*rest) for path, *rest in zip(*columns, strict=True)}
+def _load_known(memory_url: str, kind: str) -> pa.Table:
+    """Return what is remembered of each file."""
+    url = _memory(memory_url, kind, "known.parquet")
+    if storage.exists(url):
+        table = read_table(url)
+        if table.schema == _KNOWN_SCHEMA:
+            return table
+    return _KNOWN_SCHEMA.empty_table()  # or it is of another version of this code
 
 
 def _remember(
-    state: SourceState,
-    now: Mapping[str, _Known],
-    memory_url: str,
-    *,
-    content: str,
-    num_pending: int,
+    state: SourceState, now: pa.Table, memory_url: str, *, content: str, num_pending: int
 ) -> None:
-    known = [now[file.path] for file in state.files]
-    columns = [
-        [file.path for file in state.files],
-        [file.num_bytes for file in state.files],
-        [one.version for one in known],
-        [one.sha256 for one in known],
-        [one.num_samples for one in known],
-    ]
-    table = pa.table(columns, schema=_KNOWN_SCHEMA)
-    storage.write(_memory(memory_url, state.kind, "known.parquet"), table_bytes(table))
+    write_columns(_memory(memory_url, state.kind, ""), "known.parquet", now)
     memo = {"listing": state.listing, "content": content, "num_pending": num_pending}
     storage.write(_memory(memory_url, state.kind, "memo.json"), canonical_json(memo))

@@ -7,7 +7,7 @@ workers, hosts) arrives at run time and never enters it.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, overload
 
 from mmcore.core.executor import ONE_CPU, Executor, Resources
 from mmcore.core.forgotten import NOTHING, Forgotten
@@ -60,6 +60,35 @@ class Task:
     """Unique in the step, usable in a file name: `part-000003`, `train-000000`."""
     payload: Json = None
     """What to do, small: it travels to the worker."""
+
+
+class TasksMadeLate(Sequence[Task]):
+    """Tasks of which only the names are there: each payload is made when it is asked for.
+
+    So what goes to the workers is in memory as long as it is under way, and no longer.
+    """
+
+    def __init__(self, names: Sequence[str], payload: Callable[[int], Json]) -> None:
+        self.names = names
+        self._payload = payload
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        number = range(len(self))[index]
+        return Task(self.names[number], self._payload(number))
+
+
+def task_names(tasks: Sequence[Task]) -> Sequence[str]:
+    """Return what tasks are called, in order; no payload is made for it."""
+    return tasks.names if isinstance(tasks, TasksMadeLate) else [task.name for task in tasks]
 
 
 @dataclass(frozen=True)

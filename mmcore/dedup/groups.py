@@ -24,14 +24,12 @@ from mmcore.core.columns import (
     digest_of,
     key_digest,
 )
+from mmcore.core.linkage import LINKS, MEMBERS
 from mmcore.core.nearness import NearGraph
 from mmcore.core.shelf import Shelf
 from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
 from mmcore.media.near.clusters import components
 from mmcore.media.near.digests import first_of_equal
-
-_LINKS = "links"
-_MEMBERS = "members"
 
 
 class Group(NamedTuple):
@@ -89,7 +87,7 @@ class Joined:
 
 def join_groups(corpus: Corpus, together: Sequence[str], graph: NearGraph, shelf: Shelf) -> Joined:
     """Return what hangs together by equal values, by nearness, and by way of what is known."""
-    index = SortedRuns(shelf, _LINKS)
+    index = SortedRuns(shelf, LINKS)
     one, other = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     touched: list[tuple[int, Group]] = [
         (corpus.num_rows + number, group_of(label)) for number, label in enumerate(graph.labels)
@@ -157,7 +155,7 @@ def remember_links(
     digests = _rows_of(_digest(about) for about, _ in changes)
     pieces.append(iter([digests]))
     tables.append(_upper(digests))
-    SortedRuns(shelf, _LINKS).add(
+    SortedRuns(shelf, LINKS).add(
         (label for some in labels for label in some),
         (piece for some in pieces for piece in some),
         DIGEST_BYTES,
@@ -173,7 +171,7 @@ def known_members(shelf: Shelf, keys: Iterable[str]) -> list[Member]:
 
 
 def _members(shelf: Shelf, digests: Words, values: Bytes) -> Iterator[tuple[int, Member]]:
-    for question, label in SortedRuns(shelf, _MEMBERS).find(digests, values):
+    for question, label in SortedRuns(shelf, MEMBERS).find(digests, values):
         key, split, name, word = label.split(SEPARATOR, 3)
         yield question, Member(key, Group(split, name), word)
 
@@ -189,7 +187,7 @@ def _remember_members(
     column = corpus[Key()]
     places = np.flatnonzero(kept[column.rows])
     rows = column.rows[places].tolist()
-    index = SortedRuns(shelf, _MEMBERS)
+    index = SortedRuns(shelf, MEMBERS)
     again = joined.again(kept)
     if again:
         # what is known of them from now on takes the place of what was

@@ -16,7 +16,7 @@ from mmcore.core.reader import HashingStream
 from mmcore.core.rows import load_part
 from mmcore.core.source import FILES_NAME, SCAN_STEP, fetched_name
 from mmcore.core.step import Artifact, Inputs
-from mmcore.core.tables import rows_where, table_of
+from mmcore.core.tables import read_table, rows_where, table_of
 from mmcore.errors import IntegrityError
 from mmcore.ingest.layout import Arrived, SourceFile
 from mmcore.sample import PartRef
@@ -68,10 +68,9 @@ class OpenCorpus:
         return map(_arrived, _rows(self.inputs[SCAN_STEP], fetched_name(path, RESULTS_NAME)))
 
 
-def read_files(scan: Artifact) -> list[SourceFile]:
-    """Return the files that a scan found, sorted by path."""
-    data = storage.read(storage.join(scan.url, FILES_NAME))
-    return _source_files(table_of(data, _COLUMNS))
+def read_file_table(scan: Artifact) -> pa.Table:
+    """Return the files that a scan found, sorted by path, as columns."""
+    return read_table(storage.join(scan.url, FILES_NAME), _COLUMNS)
 
 
 def read_num_samples(scan: Artifact) -> dict[str, int]:
@@ -118,7 +117,8 @@ def _arrivals(scan: Artifact, name: str) -> Arrivals:
     return Arrivals(digest.hexdigest(), num_urls)
 
 
-def _source_files(table: pa.Table) -> list[SourceFile]:
+def source_files(table: pa.Table) -> list[SourceFile]:
+    """Return the files that are lines of a table."""
     columns = (table[name].to_pylist() for name in _COLUMNS)
     return [SourceFile(*values) for values in zip(*columns, strict=True)]
 

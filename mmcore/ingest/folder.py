@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from mmcore.errors import SampleError
 from mmcore.ingest.captions import language_tag
 from mmcore.ingest.described import DescribedLayout, with_caption
@@ -80,6 +83,12 @@ class FolderLayout(DescribedLayout):
             (file.path, "sidecar_alone") for file in tables.values() if file.path not in used
         )
         return Grouping(with_unique_keys(samples), sorted(unclaimed))
+
+    def around(self, paths: pa.ChunkedArray) -> pa.ChunkedArray | None:
+        if self.table is not None:
+            return None  # which tells of all that lies below its folder
+        # a stem may have dots, and keys do not tell upper case from lower
+        return pc.replace_substring_regex(pc.ascii_lower(paths), r"(?s)\.[^/]*$", "")
 
     def identity(self) -> dict[str, Json]:
         identity = super().identity()

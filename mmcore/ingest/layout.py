@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, ClassVar, Protocol
 
+import pyarrow as pa
+
 from mmcore.core.reader import Gathered
 from mmcore.core.stage import Component
 from mmcore.sample import (
@@ -132,6 +134,13 @@ class Layout(Component):
     def group(self, files: Sequence[SourceFile]) -> Grouping:
         """Return the samples that the files form, by name alone, whatever their order."""
         raise NotImplementedError
+
+    def around(self, paths: pa.ChunkedArray) -> pa.ChunkedArray | None:
+        """Return for each path what it lies around, or None where any files may meet.
+
+        Files that lie around different things never meet: not in a sample, nor with one key.
+        """
+        return None
 
     def make(self, raw: RawSample, read_file: ReadFile) -> Made:
         """Return the samples of a group; `read_file` gives the checked bytes of a file of it."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, ClassVar, Literal
@@ -24,15 +24,17 @@ from mmcore.ingest.again import (
     ORIGINS_SUFFIX,
     Again,
     Origins,
+    Place,
     came_out,
     digest_of_outcome,
     known_digests,
     look_again,
 )
 from mmcore.ingest.captions import one_per_caption
-from mmcore.ingest.compare import change_between
-from mmcore.ingest.corpus import OpenCorpus, read_files
+from mmcore.ingest.compare import Difference, difference
+from mmcore.ingest.corpus import OpenCorpus, read_file_table, source_files
 from mmcore.ingest.layout import Aside, ContainerLayout, Layout, RawSample, SourceFile
+from mmcore.ingest.slices import files_of, in_slices
 from mmcore.sample import Dropped, Json, Outcome, Sample
 
 UNCLAIMED_NAME = "unclaimed.parquet"
@@ -40,6 +42,15 @@ RULE = "ingest"
 _SCRATCH = "_tasks/"
 _MAX_PART_BYTES = 64 << 20
 _UNCLAIMED_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A raw sample that a task looks at, and what it has to know of what that gave earlier."""
+
+    raw: RawSample
+    places: Sequence[Place] = ()
+    anew: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +61,7 @@ class IngestWork:
     What is to be forgotten is dropped, whatever its name.
     """
 
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
 
     layout: Layout
     step: str = "ingest"
@@ -71,10 +82,16 @@ class IngestWork:
         return identity if self.captions == "together" else {**identity, "captions": self.captions}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
-        samples = list(self.layout.group(read_files(inputs[SCAN_STEP])).samples)
-        again = self._again(inputs, samples)
-        if again is not None:
-            samples = [raw for raw in samples if raw.key in again.raws]
+        found = self._difference(inputs)
+        if found is None:
+            files = read_file_table(inputs[SCAN_STEP])
+            around = self.layout.around(files["path"])
+            if around is not None:
+                return in_slices(files, around, self.samples_per_task)
+            again, samples = None, list(self.layout.group(source_files(files)).samples)
+        else:
+            again = self._again(inputs, found)
+            samples = self._raws(inputs, found, again.raws)
         # a file of many samples is a task, whatever their number
         num = 1 if isinstance(self.layout, ContainerLayout) else self.samples_per_task
         starts = range(0, len(samples), num)
@@ -87,14 +104,22 @@ class IngestWork:
         ]
 
     def run(self, task: Task, context: TaskContext) -> TaskReport:
-        assert isinstance(task.payload, list), "tasks() gives a list"
         asides: list[list[str]] = []
+        if isinstance(task.payload, dict):
+            grouping = self.layout.group(files_of(task.payload))
+            asides += map(list, grouping.unclaimed)
+            looked_at = [Opened(raw) for raw in grouping.samples]
+        else:
+            assert isinstance(task.payload, list), "tasks() gives one or the other"
+            looked_at = list(map(_decode, task.payload))
         origins = Origins()
         expanded: Counter[str] = Counter()
-        outcomes = self._outcomes(task.payload, context.inputs, asides, origins, expanded)
+        files: list[FileRecord] = []
+        counts = Counts()
+        outcomes = self._outcomes(looked_at, context.inputs, asides, origins, expanded)
         if isinstance(self.layout, ContainerLayout):
             files, counts = self._write_parts(task.name, outcomes, context)
-        else:
+        elif looked_at:
             named = ((RULE, outcome) for outcome in outcomes)
             report = write_part(task.name, named, step=self.step, context=context)
             files, counts = list(report.files), report.counts
@@ -107,9 +132,8 @@ class IngestWork:
 
     def finish(self, reports: Sequence[TaskReport], context: TaskContext) -> TaskReport:
         scan = context.inputs[SCAN_STEP]
-        files = read_files(scan)
-        grouping = self.layout.group(files)
-        unclaimed = dict(grouping.unclaimed)
+        found = self._difference(context.inputs)
+        num_files, unclaimed = self._unclaimed(context.inputs, found)
         written = [file for report in reports for file in report.files]
         for file in written:
             if file.path.startswith(_SCRATCH):
@@ -123,14 +147,14 @@ class IngestWork:
         rows = [{"path": path, "reason": unclaimed[path]} for path in sorted(unclaimed)]
         table = pa.Table.from_pylist(rows, schema=_UNCLAIMED_SCHEMA)
         added = [file_record(context.output_url, UNCLAIMED_NAME, table_bytes(table))]
-        again = self._again(context.inputs, grouping.samples)
-        if again is not None:
+        if found is not None:
+            again = self._again(context.inputs, found)
             given = came_out(context.output_url, [file.path for file in written], again.keys)
             gone = gone_table(again.gone(given))
             added.append(file_record(context.output_url, GONE_NAME, gone))
         counted: dict[str, Json] = dict(sorted(Counter(unclaimed.values()).items()))
         facts: dict[str, Json] = {
-            "num_files": len(files) + len(unusable),
+            "num_files": num_files + len(unusable),
             "unclaimed": counted,
         }
         if self.captions == "each":
@@ -143,21 +167,48 @@ class IngestWork:
 
         One that gained a part, or of which a file changed, is another one.
         """
-        return change_between(self.layout, before, after)
+        return difference(self.layout, before, after).change
 
-    def _again(self, inputs: Inputs, samples: Sequence[RawSample]) -> Again | None:
-        """Return what there is to be done about what earlier increments took in, if any did."""
+    def _difference(self, inputs: Inputs) -> Difference | None:
+        """Return what became of the corpus since the increment before, if there was one."""
         scans = inputs.earlier(SCAN_STEP)
-        if not scans:
-            return None
+        return difference(self.layout, scans[-1], inputs[SCAN_STEP]) if scans else None
+
+    def _again(self, inputs: Inputs, found: Difference) -> Again:
+        """Return what there is to be done about what earlier increments took in."""
         pending = held(inputs.earlier(SHARD_STEP)[-1], inputs.forgotten.keys)
-        now = inputs[SCAN_STEP]
-        change = change_between(self.layout, scans[-1], now, new_raws=samples)
-        return look_again(inputs, replace(change, forgotten=tuple(sorted(pending))))
+        return look_again(inputs, replace(found.change, forgotten=tuple(sorted(pending))))
+
+    def _raws(self, inputs: Inputs, found: Difference, wanted: Collection[str]) -> list[RawSample]:
+        """Return some raw samples, in the order of their original keys."""
+        raws = [raw for key, raw in found.raws.items() if key in wanted]
+        if len(raws) < len(wanted) and found.untouched is not None:
+            # what is decided anew though no file of it changed: who knows where it lies?
+            others = self.layout.group(source_files(found.untouched)).samples
+            raws += [raw for raw in others if raw.key in wanted]
+        return sorted(raws, key=lambda raw: raw.original_key)
+
+    def _unclaimed(self, inputs: Inputs, found: Difference | None) -> tuple[int, dict[str, str]]:
+        """Return how many files there are, and why some of them are part of no sample.
+
+        Without those of which tasks say so.
+        """
+        files = read_file_table(inputs[SCAN_STEP])
+        if found is None:
+            if self.layout.around(files["path"]) is not None:
+                return files.num_rows, {}
+            return files.num_rows, dict(self.layout.group(source_files(files)).unclaimed)
+        unclaimed = dict(found.unclaimed)
+        if found.untouched is not None:
+            before = inputs.earlier(self.step)[-1].url
+            known = read_table(storage.join(before, UNCLAIMED_NAME))
+            still = known.filter(pc.is_in(known["path"], found.untouched["path"]))
+            unclaimed |= zip(still["path"].to_pylist(), still["reason"].to_pylist(), strict=True)
+        return files.num_rows, unclaimed
 
     def _outcomes(
         self,
-        payload: Sequence[Any],
+        looked_at: Sequence[Opened],
         inputs: Inputs,
         asides: list[list[str]],
         origins: Origins,
@@ -166,12 +217,11 @@ class IngestWork:
         """Yield what came out otherwise than before."""
         known = known_digests(
             inputs,
-            places=[(number, task) for value in payload for number, task in value["places"]],
-            raws={value["key"] for value in payload},
-            anew={key for value in payload for key in value["anew"]},
+            places=[place for one in looked_at for place in one.places],
+            raws={one.raw.key for one in looked_at},
+            anew={key for one in looked_at for key in one.anew},
         )
-        for value in payload:
-            raw = _decode(value)
+        for raw in (one.raw for one in looked_at):
             for found in self.layout.read(raw, OpenCorpus(inputs)):
                 if isinstance(found, Aside):
                     asides.append([found.path, found.reason])
@@ -289,7 +339,8 @@ def _encode(raw: RawSample) -> dict[str, Json]:
     }
 
 
-def _decode(value: Any) -> RawSample:
+def _decode(value: Any) -> Opened:
     files = {role: SourceFile(*rest) for role, *rest in value["files"]}
     problem = None if value["problem"] is None else (value["problem"][0], value["problem"][1])
-    return RawSample(value["key"], value["original_key"], files, problem)
+    raw = RawSample(value["key"], value["original_key"], files, problem)
+    return Opened(raw, [(number, task) for number, task in value["places"]], value["anew"])

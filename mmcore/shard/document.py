@@ -5,7 +5,7 @@ another type later: what a sample lacks is "" or -1, and lists and objects are J
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -27,31 +27,51 @@ class Schema:
     scores: tuple[str, ...]
 
 
-def schema_of(samples: Iterable[Sample]) -> Schema:
-    """Return the fields that cover every sample, each with the narrowest type that holds them.
+class SchemaTally:
+    """What fields samples have, and of what types: a few words for each field."""
 
-    Prints are left out: they are of use to rules, and to no reader of shards.
-    """
-    kinds: dict[str, set[str]] = defaultdict(set)
-    num_with: dict[str, int] = defaultdict(int)
-    scores: set[str] = set()
-    num_samples = 0
-    for sample in samples:
-        num_samples += 1
-        scores.update(sample.scores)
+    def __init__(self) -> None:
+        self._kinds: dict[str, set[str]] = defaultdict(set)
+        self._num_with: Counter[str] = Counter()
+        self._scores: set[str] = set()
+        self._num_samples = 0
+
+    def add(self, sample: Sample) -> None:
+        """Take note of a sample; of its prints not: they are of use to no reader of shards."""
+        self._num_samples += 1
+        self._scores.update(sample.scores)
         for name, value in without_prints(sample.meta).items():
-            kinds[name].add(_kind(value))
-            num_with[name] += 1
-    if SCORES in kinds:
-        raise StepError(
-            f"a metadata field is called {SCORES!r}, which is where the shards keep what stages "
-            "measured. Rename the field where the data comes in."
-        )
-    for name, found in kinds.items():
-        if num_with[name] < num_samples:
-            found.add("null")
-    fields = {name: _narrowest(kinds[name]) for name in sorted(kinds)}
-    return Schema(fields, tuple(sorted(scores)))
+            self._kinds[name].add(_kind(value))
+            self._num_with[name] += 1
+
+    def update(self, other: "SchemaTally") -> None:
+        """Take note of what was noted elsewhere."""
+        self._num_samples += other._num_samples
+        self._scores |= other._scores
+        self._num_with += other._num_with
+        for name, kinds in other._kinds.items():
+            self._kinds[name] |= kinds
+
+    def schema(self) -> Schema:
+        """Return the fields that cover every sample, each with the narrowest type for them."""
+        if SCORES in self._kinds:
+            raise StepError(
+                f"a metadata field is called {SCORES!r}, which is where the shards keep what "
+                "stages measured. Rename the field where the data comes in."
+            )
+        fields = {}
+        for name in sorted(self._kinds):
+            lacking = {"null"} if self._num_with[name] < self._num_samples else set()
+            fields[name] = _narrowest(self._kinds[name] | lacking)
+        return Schema(fields, tuple(sorted(self._scores)))
+
+
+def schema_of(samples: Iterable[Sample]) -> Schema:
+    """Return the fields that cover every sample, each with the narrowest type that holds them."""
+    tally = SchemaTally()
+    for sample in samples:
+        tally.add(sample)
+    return tally.schema()
 
 
 def document(sample: Sample, schema: Schema) -> bytes:

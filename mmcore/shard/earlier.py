@@ -1,20 +1,22 @@
 """The dataset version that an increment builds on: its shards stay, and new ones are like them."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
+
+import pyarrow as pa
 
 from mmcore import storage
 from mmcore.core.change import gone_now
+from mmcore.core.grown_table import read_groups
 from mmcore.core.manifest import FileRecord
 from mmcore.core.step import Artifact, Inputs
 from mmcore.core.tombstones import Tombstone, read_tombstones
 from mmcore.errors import StepError
 from mmcore.sample import Sample
 from mmcore.shard.document import EXTENSION, Schema, misfit
-from mmcore.shard.table import TABLE_NAME, StoredSample, from_parquet
+from mmcore.shard.table import TABLE_NAME, StoredSample, of_keys, samples_in
 
 _SHARD_SUFFIXES = (".tar", ".tar.idx", ".idx")
 
@@ -28,10 +30,15 @@ class Earlier:
     """What counts no more in the next version: the reason by key."""
 
     @property
+    def extensions(self) -> tuple[str, ...]:
+        """The extensions of all parts."""
+        extensions: Any = self.artifact.manifest.facts["extensions"]
+        return tuple(extensions)
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """The extensions that every sample has, but for what we know of it."""
-        extensions: Any = self.artifact.manifest.facts["extensions"]
-        return tuple(name for name in extensions if name != EXTENSION)
+        return tuple(name for name in self.extensions if name != EXTENSION)
 
     @property
     def schema(self) -> Schema:
@@ -62,39 +69,41 @@ class Earlier:
         added: Any = self.artifact.manifest.facts["increments"]
         return list(added)
 
-    def samples(self) -> dict[str, list[StoredSample]]:
-        """Return what counts of each shard, by its path, in order; empty where nothing does."""
-        stored: dict[str, list[StoredSample]] = {
-            file.path: [] for file in self.files if file.path.endswith(".tar")
-        }
-        for sample in self._table:
-            if sample.key not in self.gone:
-                stored[sample.shard].append(sample)
-        return stored
+    @property
+    def table_url(self) -> str:
+        """Where the row of each sample lies."""
+        return storage.join(self.artifact.url, TABLE_NAME)
+
+    def rows(self) -> Iterator[pa.Table]:
+        """Yield the rows of what counts still."""
+        return of_keys(read_groups(self.table_url), self.gone, but=True)
 
     def dead(self) -> list[StoredSample]:
-        """Return the samples that count no more from now on."""
-        return [sample for sample in self._table if sample.key in self.gone]
+        """Return the samples that count no more from now on, in the order of the shards."""
+        if not self.gone:
+            return []
+        found = samples_in(of_keys(read_groups(self.table_url), self.gone))
+        return sorted(found, key=lambda one: (one.shard, one.index))
+
+    def counted(self, fact: str, dead: Iterable[str]) -> Counter[str]:
+        """Return how many samples each of a fact's values has: of what counts still."""
+        recorded: Any = self.artifact.manifest.facts[fact]
+        return Counter(recorded) - Counter(dead)
 
     def tombstones(self, dead: Sequence[StoredSample]) -> list[Tombstone]:
         """Return the tombstones of the next version: those that are there, and new ones."""
         new = [Tombstone(one.shard, one.index, one.key, self.gone[one.key]) for one in dead]
         return [*read_tombstones(self.artifact.url), *new]
 
-    @cached_property
-    def _table(self) -> list[StoredSample]:
-        return list(from_parquet(storage.read(storage.join(self.artifact.url, TABLE_NAME))))
-
-    def check_fit(self, newcomers: Sequence[Sample]) -> None:
+    def check_fit(self, sample: Sample) -> None:
         """Raise StepError where the `json` part of a newcomer would be of another type."""
-        for sample in newcomers:
-            problem = misfit(sample, self.schema)
-            if problem is not None:
-                raise StepError(
-                    f"{sample.key}: {problem}, as in the {sum(self.num_shards.values())} shards "
-                    "that are there. Nothing was published. Correct the sample at the source, or "
-                    "make the dataset from the ground up: mm run RECIPE --rebuild."
-                )
+        problem = misfit(sample, self.schema)
+        if problem is not None:
+            raise StepError(
+                f"{sample.key}: {problem}, as in the {sum(self.num_shards.values())} shards "
+                "that are there. Nothing was published. Correct the sample at the source, or "
+                "make the dataset from the ground up: mm run RECIPE --rebuild."
+            )
 
     def link_into(self, url: str) -> None:
         """Give every shard and its index a second name in a new version; no byte is written."""

@@ -5,11 +5,18 @@ Written after Energon 7.4.0; its documentation warns that the tables may change 
 
 import json
 import sqlite3
+import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
+from mmcore import storage
+from mmcore.core.manifest import FileRecord
+from mmcore.core.rows import record_pieces
 from mmcore.core.tombstones import Tombstone
+from mmcore.errors import AccountingError
 from mmcore.shard.table import StoredSample
 from mmcore.shard.tar import BLOCK_BYTES, padded
 
@@ -39,35 +46,48 @@ CREATE INDEX idx_sample_parts_full ON sample_parts(
     tar_file_id, sample_index, part_name, content_byte_offset, content_byte_size
 );
 """
-_WRITER_VERSION = slice(96, 100)
+INDEX_PATH = f"{DIRECTORY}/index.sqlite"
+_AT_ONCE = 1 << 22
+_WRITER_VERSION = 96
 """Where an SQLite file says which release wrote it."""
 
 
 def energon_files(
-    samples: Sequence[StoredSample],
+    order: Sequence[str],
     num_samples: Mapping[str, int],
     *,
     tombstones: Sequence[Tombstone] = (),
     table_sha256: str,
 ) -> dict[str, bytes]:
-    """Return the files of `.nv-meta` by path, from the samples in the order of their shards.
+    """Return the files of `.nv-meta` by path, but for the index of samples.
 
-    `num_samples` is by shard, with those under a tombstone: they are excluded by name. The id is
-    derived from the table's hash: the same data, the same id.
+    `order` is that of the shards in the index. `num_samples` is by shard, with those under a
+    tombstone: they are excluded by name. The id is derived from the table's hash: the same data,
+    the same id.
     """
-    shards = sorted(num_samples)
     info = {
         "energon_version": ENERGON_VERSION,
-        "shard_counts": {path: num_samples[path] for path in shards},
+        "shard_counts": {path: num_samples[path] for path in order},
     }
     files = {
         "dataset.yaml": _DATASET_YAML,
-        "split.yaml": _split_yaml(shards, _excluded(tombstones, num_samples)),
+        "split.yaml": _split_yaml(sorted(order), _excluded(tombstones, num_samples)),
         ".info.json": (json.dumps(info, indent=2) + "\n").encode(),
-        "index.sqlite": _index_sqlite(samples, shards),
         "index.uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, table_sha256)).encode(),
     }
     return {f"{DIRECTORY}/{name}": data for name, data in files.items()}
+
+
+def shards_in_order(before: str | None, shards: Iterable[str]) -> list[str]:
+    """Return the shards as Energon numbers them: those of the version before, and then new ones.
+
+    In a dataset of one increment they are sorted, as Energon's own tool has them.
+    """
+    if before is None:
+        return sorted(shards)
+    info = json.loads(storage.read(storage.join(before, DIRECTORY, ".info.json")))
+    known = list(info["shard_counts"])
+    return [*known, *sorted(set(shards).difference(known))]
 
 
 def sample_range(sample: StoredSample) -> tuple[int, int]:
@@ -96,28 +116,79 @@ def _split_yaml(shards: Sequence[str], excluded: Sequence[str]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _index_sqlite(samples: Sequence[StoredSample], shards: Sequence[str]) -> bytes:
-    tar_ids = {path: i for i, path in enumerate(shards)}
-    database = sqlite3.connect(":memory:")
-    try:
-        database.executescript(f"PRAGMA page_size=4096; {_TABLES}")
-        database.executemany(
-            "INSERT INTO samples VALUES (?, ?, ?, ?, ?)",
-            ((tar_ids[s.shard], s.key, s.index, *sample_range(s)) for s in samples),
+class SampleIndex:
+    """`index.sqlite`: where each sample and each part lies; grown in place on a copy of the one
+    before, so that an old row costs what copying it costs.
+    """
+
+    def __init__(self, order: Sequence[str], *, before: str | None) -> None:
+        self._tar_ids = {path: number for number, path in enumerate(order)}
+        self._is_grown = before is not None
+        self._num_twice = 0
+        self._scratch = tempfile.TemporaryDirectory(prefix="mm-index-")
+        self._path = Path(self._scratch.name, "index.sqlite")
+        if before is not None:
+            _copy(storage.join(before, INDEX_PATH), self._path)
+        self._database = sqlite3.connect(self._path)
+        self._database.executescript(
+            # nobody else sees the file, and what is taken out leaves no trace in it
+            "PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+            "PRAGMA secure_delete=ON;" + ("" if before else _TABLES)
         )
-        database.executemany(
+
+    def __enter__(self) -> "SampleIndex":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+        self._scratch.cleanup()
+
+    def remove(self, samples: Iterable[StoredSample]) -> None:
+        """Take out samples that count no more."""
+        for one in samples:
+            self._database.execute("DELETE FROM samples WHERE sample_key = ?", (one.key,))
+            self._database.execute(
+                "DELETE FROM sample_parts WHERE tar_file_id = ? AND sample_index = ?",
+                (self._tar_ids[one.shard], one.index),
+            )
+
+    def add(self, samples: Sequence[StoredSample]) -> None:
+        """Add the samples of a shard."""
+        inserted = self._database.executemany(
+            # what leaks between splits is looked for first, and is the better answer
+            "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?)",
+            ((self._tar_ids[s.shard], s.key, s.index, *sample_range(s)) for s in samples),
+        )
+        self._num_twice += len(samples) - inserted.rowcount
+        self._database.executemany(
             "INSERT INTO sample_parts VALUES (?, ?, ?, ?, ?)",
             (
-                (tar_ids[s.shard], s.index, part.extension, part.offset, part.num_bytes)
+                (self._tar_ids[s.shard], s.index, part.extension, part.offset, part.num_bytes)
                 for s in samples
                 for part in s.parts
             ),
         )
-        database.executescript(_INDEXES)
-        database.commit()
-        data = bytearray(database.serialize())
-    finally:
-        database.close()
-    # hosts have different releases; which one wrote the file is of no interest to a reader
-    data[_WRITER_VERSION] = (3_040_000).to_bytes(4)
-    return bytes(data)
+
+    def finish(self, output_url: str) -> FileRecord:
+        """Write the file of the artifact; AccountingError when a key was there twice."""
+        if self._num_twice:
+            raise AccountingError(
+                f"{self._num_twice} samples have a key that another one has; keys are unique in a "
+                "dataset. Nothing was published. Make keys distinct where the data comes in."
+            )
+        if not self._is_grown:
+            self._database.executescript(_INDEXES)
+        self._database.commit()
+        self._database.close()
+        with self._path.open("r+b") as file:
+            # hosts have different releases; which one wrote the file is of no interest to a reader
+            file.seek(_WRITER_VERSION)
+            file.write((3_040_000).to_bytes(4))
+            file.seek(0)
+            return record_pieces(output_url, INDEX_PATH, iter(partial(file.read, _AT_ONCE), b""))
+
+
+def _copy(url: str, path: Path) -> None:
+    with storage.open_read(url) as stream, path.open("wb") as file:
+        while data := stream.read(_AT_ONCE):
+            file.write(data)

@@ -14,7 +14,8 @@ def read_samples(dataset_url: str) -> list[StoredSample]:
     """Return every sample of a dataset, in the order of the shards, without its bytes."""
     hidden = hidden_keys(dataset_url)
     table = from_parquet(storage.read(storage.join(dataset_url, TABLE_NAME)))
-    return [sample for sample in table if sample.key not in hidden]
+    found = (sample for sample in table if sample.key not in hidden)
+    return sorted(found, key=lambda sample: (sample.shard, sample.index))
 
 
 def find_sample(dataset_url: str, key: str) -> StoredSample | None:

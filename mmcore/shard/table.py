@@ -1,11 +1,12 @@
 """`manifest.parquet`: one row per sample, with its shard, its place there and its provenance."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmcore.core.rows import table_bytes
 from mmcore.core.step import canonical_json
@@ -78,14 +79,34 @@ class StoredSample:
 
 def to_parquet(samples: Sequence[StoredSample]) -> bytes:
     """Return rows as Parquet; equal rows give equal bytes."""
-    rows = [_encode(sample) for sample in samples]
-    return table_bytes(pa.Table.from_pylist(rows, schema=SCHEMA))
+    return table_bytes(as_table(samples))
+
+
+def as_table(samples: Sequence[StoredSample]) -> pa.Table:
+    """Return samples as rows."""
+    return pa.Table.from_pylist([_encode(sample) for sample in samples], schema=SCHEMA)
+
+
+def of_keys(
+    groups: Iterable[pa.Table], keys: Collection[str], *, but: bool = False
+) -> Iterator[pa.Table]:
+    """Yield what of a table is of some samples, or what is not."""
+    values = pa.array(sorted(keys), pa.string())
+    for group in groups:
+        there = pc.is_in(group["key"], values)
+        yield group.filter(pc.invert(there) if but else there)
+
+
+def samples_in(tables: Iterable[pa.Table]) -> Iterator[StoredSample]:
+    """Yield the samples that rows are of."""
+    for table in tables:
+        yield from map(from_row, table.to_pylist())
 
 
 def from_parquet(data: bytes, *, key: str | None = None) -> Iterator[StoredSample]:
     """Yield the rows of a table, or only those of one key."""
     rows = table_of(data).to_pylist() if key is None else rows_where(data, "key", [key])
-    yield from map(_decode, rows)
+    yield from map(from_row, rows)
 
 
 def _encode(sample: StoredSample) -> dict[str, Any]:
@@ -109,7 +130,8 @@ def _encode(sample: StoredSample) -> dict[str, Any]:
     }
 
 
-def _decode(values: dict[str, Any]) -> StoredSample:
+def from_row(values: dict[str, Any]) -> StoredSample:
+    """Return the sample that a row is of."""
     parts = tuple(StoredPart(**part) for part in values.pop("parts"))
     meta = json.loads(values.pop("meta"))
     scores = dict(values.pop("scores"))

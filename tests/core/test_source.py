@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mmcore import storage
+from mmcore.core import file_columns, source
 from mmcore.core.manifest import FileRecord, verify_artifact
 from mmcore.core.reader import Gathered
 from mmcore.core.source import Source, describe_change, load_scan, look, scan
-from mmcore.core.step import Artifact
+from mmcore.core.step import Artifact, canonical_json
 from mmcore.errors import ConfigError, StorageError
 from mmcore.executors.local import LocalExecutor
 from mmcore.sample import Json, sha256_hex
@@ -218,3 +220,36 @@ def test_a_large_file_is_hashed_in_pieces(
     monkeypatch.setattr(storage, "read", None)
     after, _ = scanned(corpus, tmp_path / "other")
     assert after.manifest == before.manifest
+
+
+def test_slices_of_columns_have_the_digest_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_columns, "AT_ONCE", 2)
+    columns = [["a", 'b"', "\u00e9"], [1, 2, 3]]
+    arrays = [pa.chunked_array([pa.array(column)]) for column in columns]
+    for more in ([], [["list.txt", "0"], "name"]):
+        whole = sha256_hex(canonical_json([*columns, *more]))
+        assert file_columns.digest_of_columns(arrays, more) == whole
+
+
+@pytest.mark.parametrize("num_at_once", [1, 2, 4096])
+def test_a_scan_that_looks_at_few_files_at_a_time_finds_all(
+    corpus: Path, tmp_path: Path, num_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = scanned(corpus, tmp_path / "whole")
+    monkeypatch.setattr(file_columns, "AT_ONCE", num_at_once)
+    monkeypatch.setattr(source, "_FILES_PER_TASK", num_at_once)
+    some, _ = scanned(corpus, tmp_path / "some")
+    assert some.manifest.fingerprint == whole.manifest.fingerprint
+    tables = [pq.read_table(Path(one.url) / "files.parquet") for one in (some, whole)]
+    assert tables[0].to_pylist() == tables[1].to_pylist()
+    state = look(Source(str(corpus)), str(tmp_path / "whole/memory"))
+    assert state.listing == look(Source(str(corpus)), str(tmp_path / "some/memory")).listing
+    (corpus / "a/1.txt").write_text("another text")
+    (corpus / "b/1.txt").unlink()
+    (corpus / "c.txt").write_text("new")
+    again, hashed = scanned(corpus, tmp_path / "some")
+    assert hashed == ["a/1.txt", "c.txt"]
+    rows = pq.read_table(Path(again.url) / "files.parquet").to_pylist()
+    assert [(row["path"], row["sha256"]) for row in rows] == [
+        (path, sha256_hex((corpus / path).read_bytes())) for path in ("a/1.txt", "a/2.txt", "c.txt")
+    ]

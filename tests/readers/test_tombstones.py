@@ -16,6 +16,7 @@ from corpus import write_corpus, write_recipe, write_sample
 from ruamel.yaml import YAML
 
 from mmcore.shard.reader import read_samples
+from mmcore.shard.table import from_parquet
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 NUM_TRAIN_DEAD = 2
@@ -124,3 +125,30 @@ def test_energon_finds_the_living_at_their_place_in_the_shard(grown: Grown) -> N
         with tarfile.open(grown.path / shards[tar_id]) as archive:
             heads = [(one.name.split(".")[0], one.offset) for one in archive.getmembers()[::4]]
         assert heads[index] == (key, offset)
+
+
+def test_an_index_that_grew_has_the_rows_that_its_shards_would_give(grown: Grown) -> None:
+    table = from_parquet((grown.path / "manifest.parquet").read_bytes())
+    stored = {one.key: one for one in table}
+    shards = list(json.loads((grown.path / ".nv-meta/.info.json").read_text())["shard_counts"])
+    with sqlite3.connect(grown.path / ".nv-meta/index.sqlite") as database:
+        samples = database.execute("SELECT tar_file_id, sample_index, sample_key FROM samples")
+        places = {(shards[tar], index): key for tar, index, key in samples}
+        parts = database.execute("SELECT * FROM sample_parts").fetchall()
+        (state,) = database.execute("PRAGMA integrity_check").fetchone()
+    assert state == "ok"
+    assert places == {(one.shard, one.index): key for key, one in stored.items()}
+    found = sorted((shards[tar], *rest) for tar, *rest in parts)
+    assert found == sorted(
+        (one.shard, one.index, part.extension, part.offset, part.num_bytes)
+        for one in stored.values()
+        for part in one.parts
+    )
+
+
+def test_what_is_taken_out_of_an_index_leaves_no_trace(grown: Grown) -> None:
+    living = {one.key for one in from_parquet((grown.path / "manifest.parquet").read_bytes())}
+    data = (grown.path / ".nv-meta/index.sqlite").read_bytes()
+    gone = {key for keys in grown.dead.values() for key in keys} - living
+    assert gone
+    assert not [key for key in gone if key.encode() in data]

@@ -174,7 +174,7 @@ def test_every_kind_of_storage_is_a_source_and_is_read_once(
     write(place, t__c_tar=a_tar(20, 1))
     third = run(place, "{use: webdataset}")
     assert found(third) == 1
-    assert {url.rpartition("/")[2] for url in opened} == {"c.tar"}
+    assert {url.rpartition("/")[2] for url in opened if url.endswith(".tar")} == {"c.tar"}
 
 
 def test_a_folder_in_a_bucket_is_read_like_one_on_a_disk(

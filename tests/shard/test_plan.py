@@ -1,13 +1,14 @@
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
 from mmcore.errors import AccountingError, IntegrityError, StepError
-from mmcore.sample import Dropped, Part, PartRef, Quarantined, Sample
-from mmcore.shard.document import schema_of
-from mmcore.shard.plan import cut, from_payload, refuse_leaks, sift, to_payload
+from mmcore.sample import Part, PartRef, Sample
+from mmcore.shard.plan import from_payload, refuse_leaks, to_payload
+from mmcore.shard.roster import LeftOut, Roster
 
 MakeSample = Callable[..., Sample]
 
@@ -21,10 +22,31 @@ def referenced(key: str, num_bytes: int = 100, split: str = "train", **parts: st
     return Sample(key, refs, {"split": split})
 
 
-def shards_of(samples: list[Sample], **limits: int) -> list[list[str]]:
-    defaults = {"samples_per_shard": 10, "max_shard_bytes": 2**20, "seed": 0}
-    plans = cut(samples, schema_of(samples), **{**defaults, **limits})
-    return [[sample.key for sample in plan.samples] for plan in plans]
+def roster_of(samples: Iterable[Sample], seed: int = 0) -> Roster:
+    roster = Roster(seed=seed)
+    for sample in samples:
+        roster.add(sample)
+    return roster
+
+
+def sift(samples: Iterable[Sample], **options: Any) -> tuple[list[Sample], list[LeftOut]]:
+    roster = roster_of(samples)
+    left_out = roster.sift(**options)
+    return sorted(roster.fitting(), key=lambda sample: sample.key), left_out
+
+
+def cut(samples: Iterable[Sample], seed: int = 0, **options: Any) -> dict[str, list[Sample]]:
+    """Return the samples of each shard by its name."""
+    roster = roster_of(samples, seed)
+    roster.sift(optional=("audio",))
+    plans = roster.cut(
+        roster.schema(), **{"samples_per_shard": 10, "max_shard_bytes": 2**20, **options}
+    )
+    return {plan.name: [roster.sample(one) for one in plan.samples.tolist()] for plan in plans}
+
+
+def shards_of(samples: list[Sample], **options: Any) -> list[list[str]]:
+    return [[sample.key for sample in shard] for shard in cut(samples, **options).values()]
 
 
 def test_shards_differ_by_at_most_one_sample() -> None:
@@ -43,8 +65,8 @@ def test_neighbours_in_a_shard_are_shuffled_the_same_way_from_any_order() -> Non
 
 def test_split_without_samples_has_no_shard() -> None:
     samples = [referenced(f"k{i}", split="test" if i % 3 else "train") for i in range(9)]
-    plans = cut(samples, schema_of(samples), samples_per_shard=4, max_shard_bytes=2**20, seed=0)
-    assert [plan.name for plan in plans] == ["train-000000", "test-000000", "test-000001"]
+    shards = cut(samples, samples_per_shard=4)
+    assert list(shards) == ["train-000000", "test-000000", "test-000001"]
 
 
 def test_byte_limit_makes_more_shards() -> None:
@@ -63,10 +85,9 @@ def test_parts_that_differ_are_dropped_with_both_sets() -> None:
     samples = [referenced("a", png="1", txt="2"), referenced("b", png="1", txt="3")]
     fitting, left_out = sift([referenced("c", png="1"), *samples])
     assert [sample.key for sample in fitting] == ["a", "b"]
-    ((rule, outcome),) = left_out
-    assert isinstance(outcome, Dropped)
-    assert (rule, outcome.reason) == ("same_parts", "parts_differ")
-    assert outcome.detail == "has png; the dataset has png, txt"
+    (one,) = left_out
+    assert (one.rule, one.is_broken, one.reason) == ("same_parts", False, "parts_differ")
+    assert one.detail == "has png; the dataset has png, txt"
 
 
 def test_of_equally_common_part_sets_the_larger_wins() -> None:
@@ -79,9 +100,7 @@ def test_declared_parts_win_over_common_ones() -> None:
     samples = [*(referenced(f"k{i}", png="1") for i in range(5)), referenced("z", txt="1", png="1")]
     fitting, left_out = sift(samples, declared=("txt", "png"))
     assert [sample.key for sample in fitting] == ["z"]
-    assert Counter(outcome.reason for _, outcome in left_out if isinstance(outcome, Dropped)) == {
-        "parts_differ": 5
-    }
+    assert Counter(one.reason for one in left_out) == {"parts_differ": 5}
 
 
 def test_optional_parts_may_lack_and_others_may_not() -> None:
@@ -94,7 +113,7 @@ def test_optional_parts_may_lack_and_others_may_not() -> None:
     ]
     fitting, left_out = sift(samples, optional=("audio",))
     assert [sample.key for sample in fitting] == ["a", "b", "e"]
-    assert [(one.sample.key, one.reason) for _, one in left_out] == [
+    assert [(one.key, one.reason) for one in left_out] == [
         ("c", "parts_differ"),
         ("d", "parts_differ"),
     ]
@@ -114,15 +133,7 @@ def test_shards_begin_with_samples_that_lack_nothing() -> None:
     whole = [referenced(f"w{i}", txt="1", wav="2") for i in range(12)]
     lacking = [referenced(f"l{i}", txt="1") for i in range(40)]
     samples = [*lacking, *whole]
-    plans = cut(
-        samples,
-        schema_of(samples),
-        samples_per_shard=10,
-        max_shard_bytes=2**20,
-        seed=0,
-        parts=("txt", "wav"),
-    )
-    shards = [plan.samples for plan in plans]
+    shards = list(cut(samples).values())
     assert len(shards) > 2
     assert [len(sample.parts) for sample in shards[0][:5]] == [2] * 5
     for shard in shards:
@@ -137,9 +148,9 @@ def test_shards_begin_with_samples_that_lack_nothing() -> None:
 def test_name_that_is_too_long_is_quarantined() -> None:
     fitting, left_out = sift([referenced("a"), referenced("k" * 96)])
     assert [sample.key for sample in fitting] == ["a"]
-    ((rule, outcome),) = left_out
-    assert isinstance(outcome, Quarantined)
-    assert (rule, outcome.reason) == ("member_name", "member_name_unfit")
+    (one,) = left_out
+    assert (one.rule, one.is_broken) == ("member_name", True)
+    assert one.reason == "member_name_unfit"
 
 
 def test_name_of_the_json_part_counts_too() -> None:
