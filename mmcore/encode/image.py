@@ -30,6 +30,7 @@ class EncodeImage(Stage):
     code_version: ClassVar[int] = 3
 
     reads = ("image",)
+    is_of_part = True
     side: int = 64
     """In pixels: of the square, or with `inside` of the longer side at most."""
     format: Literal["jpg", "png", "webp"] = "jpg"
