@@ -63,6 +63,21 @@ class Part:
     """None for a part that a stage has just made."""
     data: bytes | None = None
     """None until the runner has loaded it; see `Stage.reads`."""
+    made: "Made | None" = None
+    """What a step to come makes of it, made already; see `core/ahead.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a stage makes of a part, for the step that the stage belongs to."""
+
+    by: str
+    """What stands for the stage, its code and its fields."""
+    of: str
+    """The extension of the part that it was made of."""
+    extension: str
+    part: Part | None
+    """None where that part stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ import json
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from mmcore.sample import Dropped, Outcome, Part, PartRef, Quarantined, Sample
+from mmcore.sample import Dropped, Made, Outcome, Part, PartRef, Quarantined, Sample
 
 _HEAD = struct.Struct("<IQ")
 """The length of the JSON, and of the bytes behind it."""
@@ -70,7 +71,7 @@ def unpack_samples(items: Sequence[Any], data: memoryview) -> list[Sample]:
     return [
         Sample(
             key,
-            {extension: at.part(where) for extension, where in parts},
+            {extension: at.part_with(where, made) for extension, where, made in parts},
             meta,
             scores,
             _scratch(notes),
@@ -95,7 +96,12 @@ def pack(before: Sample, rule: str, outcome: Outcome, data: list[bytes]) -> tupl
     for extension, part in sample.parts.items():
         old = before.parts.get(extension)
         is_same = old is not None and part.ref is old.ref and part.ref is not None
-        parts.append((extension, None) if is_same else _packed(extension, part, data))
+        if is_same and old is not None and part.made is old.made:
+            parts.append((extension, None, _SAME))
+        elif is_same:
+            parts.append((extension, None, _packed_made(part.made, data)))
+        else:
+            parts.append(_packed(extension, part, data))
     meta = None if sample.meta is before.meta else dict(sample.meta)
     scores: dict[str, float] | None = None
     if sample.scores is not before.scores:
@@ -107,10 +113,13 @@ def unpack(before: Sample, item: Any, data: memoryview) -> tuple[str, Outcome, i
     """Return (rule, outcome, how many of the bytes were its own)."""
     key, rule, said, listed, meta, scores, notes = item
     at = _Reader(data)
-    parts = {
-        extension: Part(ref=before.parts[extension].ref) if where is None else at.part(where)
-        for extension, where in listed
-    }
+    parts: dict[str, Part] = {}
+    for extension, where, made in listed:
+        if where is not None:
+            parts[extension] = at.part_with(where, made)
+        else:
+            old = before.parts[extension]
+            parts[extension] = Part(old.ref, None, old.made if made == _SAME else at.made(made))
     sample = Sample(
         key,
         parts,
@@ -125,6 +134,8 @@ def unpack(before: Sample, item: Any, data: memoryview) -> tuple[str, Outcome, i
 
 
 _KEPT, _DROPPED, _QUARANTINED = "k", "d", "q"
+_SAME = "="
+"""What was made ahead of a part is what was made of it before."""
 
 
 def _notes(sample: Sample) -> dict[str, Any]:
@@ -136,13 +147,24 @@ def _scratch(notes: dict[str, Any]) -> dict[tuple[str, str], Any]:
     return {("", what): value for what, value in notes.items()}
 
 
-def _packed(extension: str, part: Part, data: list[bytes]) -> tuple[str, Any]:
+def _packed(extension: str, part: Part, data: list[bytes]) -> tuple[str, Any, Any]:
+    return extension, _where(part, data), _packed_made(part.made, data)
+
+
+def _where(part: Part, data: list[bytes]) -> Any:
     ref = part.ref
     if ref is not None:
-        return extension, (ref.base, ref.path, ref.offset, ref.num_bytes, ref.sha256)
+        return ref.base, ref.path, ref.offset, ref.num_bytes, ref.sha256
     assert part.data is not None, "a part has bytes or a reference"
     data.append(part.data)
-    return extension, len(part.data)
+    return len(part.data)
+
+
+def _packed_made(made: Made | None, data: list[bytes]) -> Any:
+    if made is None:
+        return None
+    where = None if made.part is None else _where(made.part, data)
+    return made.by, made.of, made.extension, where
 
 
 class _Reader:
@@ -157,6 +179,16 @@ class _Reader:
             return Part(ref=PartRef(*where))
         first, self.at = self.at, self.at + where
         return Part(data=bytes(self._data[first : self.at]))
+
+    def made(self, said: Any) -> Made | None:
+        if said is None:
+            return None
+        by, of, extension, where = said
+        return Made(by, of, extension, None if where is None else self.part(where))
+
+    def part_with(self, where: Any, made: Any) -> Part:
+        part = self.part(where)
+        return part if made is None else replace(part, made=self.made(made))
 
 
 def _exactly(end: socket.socket, num_bytes: int, tick: Callable[[], None]) -> memoryview:

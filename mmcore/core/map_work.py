@@ -1,10 +1,21 @@
 """How stages become the work of a step: a task per file of the input."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
+from mmcore.core.ahead import (
+    AHEAD,
+    doing,
+    is_all_made,
+    made_of,
+    mark_of,
+    part_for,
+    taken,
+    was_ahead,
+    with_made,
+)
 from mmcore.core.batches import through_batches
 from mmcore.core.decoder import Decode, borrowed
 from mmcore.core.decoder_limits import DecoderLimits
@@ -27,6 +38,8 @@ class MapWork:
     samples_from: str
     """The step whose kept samples go in."""
     stages: tuple[Stage, ...]
+    ahead: tuple[Stage, ...] = ()
+    """Stages of a later step that work on what is kept while its bytes are in hand."""
     limits: DecoderLimits = field(default_factory=DecoderLimits)
     runs_in_driver: bool = False
 
@@ -41,12 +54,16 @@ class MapWork:
 
     def identity(self) -> Mapping[str, Json]:
         stages: list[Json] = [stage.identity() for stage in self.stages]
-        return {"work": "map", "stages": stages, "limits": asdict(self.limits)}
+        ahead: list[Json] = [stage.identity() for stage in self.ahead]
+        limits: dict[str, Json] = asdict(self.limits)
+        identity: dict[str, Json] = {"work": "map", "stages": stages, "limits": limits}
+        return {**identity, AHEAD: ahead} if ahead else identity
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         artifact = inputs[self.samples_from]
         records = rows_files(artifact)
-        known = places(inputs.directory, measuring(self.stages), self.identity(), artifact, records)
+        wanted = measuring(self.stages)
+        known = places(inputs.directory, wanted, self.ahead, self.identity(), artifact, records)
         return [
             Task(f"part-{i:06d}", {"rows": record.path, "known": list(files)})
             for i, (record, files) in enumerate(zip(records, known, strict=True))
@@ -58,7 +75,8 @@ class MapWork:
         record = next(file for file in artifact.manifest.files if file.path == payload["rows"])
         samples = [row.sample for row in read_rows_file(artifact, record) if row.status == "kept"]
         keys = [sample.key for sample in samples]
-        memory = load_memory(payload["known"], measuring(self.stages), keys, self.identity())
+        wanted = measuring(self.stages)
+        memory = load_memory(payload["known"], wanted, self.ahead, keys, self.identity())
         outcomes = self._outcomes(samples, context.inputs.bases, memory)
         return write_part(task.name, outcomes, step=self.step, context=context)
 
@@ -69,16 +87,26 @@ class MapWork:
         self, samples: Sequence[Sample], bases: Mapping[str, str], memory: Memory
     ) -> Iterator[tuple[str, Outcome]]:
         """Send samples through the stages, in the decoder process if one looks at bytes."""
-        if not any(stage.reads for stage in self.stages):
-            yield from map(StageChain(self.stages, bases).build(_ignore)(None), samples)
+        chain = StageChain(self.stages, bases)
+        if not self.ahead and is_all_made(self.stages, samples):
+            yield from map(chain.build(_ignore)(None), samples)
             return
-        along = memory.to_json() if measuring(self.stages).given else None
-        if not any(isinstance(stage, BatchStage) for stage in self.stages):
-            with borrowed([StageChain(self.stages, bases)]) as decoder:
-                yield from decoder.outcomes(0, samples, self.limits, along)
-        else:
+        along = memory.to_json() if self.ahead or measuring(self.stages).given else None
+        if any(isinstance(stage, BatchStage) for stage in self.stages):
             chain_of = partial(StageChain, bases=bases)
             yield from through_batches(self.stages, samples, chain_of, self.limits, along)
+        elif self.ahead:
+            with borrowed([replace(chain, ahead=self.ahead), chain]) as decoder:
+                found = list(decoder.outcomes(0, samples, self.limits, along))
+                # what nothing could be made of is not refused for it, or not in this step
+                again = [i for i, (rule, _) in enumerate(found) if was_ahead(rule)]
+                rest = decoder.outcomes(1, [samples[i] for i in again], self.limits, along)
+                for i, outcome in zip(again, rest, strict=True):
+                    found[i] = outcome
+            yield from found
+        else:
+            with borrowed([chain]) as decoder:
+                yield from decoder.outcomes(0, samples, self.limits, along)
 
 
 @dataclass(frozen=True)
@@ -89,6 +117,8 @@ class StageChain:
     bases: Mapping[str, str]
     before: tuple[Stage, ...] = ()
     """Stages of the step that samples have been through when they come here."""
+    ahead: tuple[Stage, ...] = ()
+    """Stages of a later step that work on what is kept."""
 
     def build(self, entering: Callable[[str], None]) -> Callable[[Json], Decode]:
         """Return what makes the function from a sample to the rule that decided, and its outcome.
@@ -100,13 +130,26 @@ class StageChain:
                 stage,
                 stage.placed(self.bases).build(),
                 measuring((*self.before, *self.stages[: i + 1])),
+                mark_of(stage),
             )
             for i, stage in enumerate(self.stages)
+        ]
+        later = [
+            _Link(stage, stage.placed(self.bases).build(), measuring(()), mark_of(stage))
+            for stage in self.ahead
         ]
 
         def knowing(along: Json) -> Decode:
             memory = Memory() if along is None else Memory.from_json(along)
-            return lambda sample: _through(sample, links, memory, self.bases, entering)
+
+            def decode(sample: Sample) -> tuple[str, Outcome]:
+                rule, outcome = _through(sample, links, memory, self.bases, entering)
+                if isinstance(outcome, Sample):
+                    for link in later:
+                        outcome = _ahead(outcome, link, memory, self.bases, entering)
+                return rule, outcome
+
+            return decode
 
         return knowing
 
@@ -123,6 +166,8 @@ class _Link:
     worker: Worker
     measuring: Measuring
     """What the chain measures up to here."""
+    mark: str
+    """What stands for the stage in what it makes ahead; "" where it does not."""
 
 
 def _through(
@@ -137,6 +182,10 @@ def _through(
     for link in chain:
         rule = rule_name(link.stage)
         entering(rule)
+        made = taken(link.stage, link.mark, sample)
+        if made is not None:
+            sample = made
+            continue
         sample, is_known = _recalled(sample, link, memory)
         if not is_known:
             reads = link.stage.reads
@@ -159,6 +208,28 @@ def _through(
             return rule, outcome
         sample = after
     return "", sample
+
+
+def _ahead(
+    sample: Sample,
+    link: _Link,
+    memory: Memory,
+    bases: Mapping[str, str],
+    entering: Callable[[str], None],
+) -> Sample:
+    """Return a sample with what a stage of a later step makes of it beside the part, if it can."""
+    extension = part_for(link.stage, sample)
+    if extension is None:
+        return sample
+    made = memory.made.recall(link.mark, extension, sample.parts[extension])
+    if made is None:
+        entering(doing(rule_name(link.stage)))
+        loaded = with_loaded(sample, [extension], bases)
+        try:
+            made = made_of(link.mark, extension, loaded, link.worker(loaded))
+        except SampleError:
+            made = None
+    return sample if made is None else with_made(sample, made)
 
 
 def _recalled(sample: Sample, link: _Link, memory: Memory) -> tuple[Sample, bool]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmcore import storage
+from mmcore.core.ahead import MadeBefore, besides, has_made, marked
 from mmcore.core.decoder_limits import DEATHS
 from mmcore.core.manifest import FileRecord, Manifest, load_manifest
 from mmcore.core.measured import FAILURE, Measured
@@ -109,6 +110,8 @@ class Memory:
     """By modality and SHA-256: the value by its name and what measured it."""
     failures: dict[tuple[str, str], list[Failure]] = field(default_factory=dict)
     """By modality and SHA-256."""
+    made: MadeBefore = field(default_factory=MadeBefore)
+    """What was made ahead for a later step."""
 
     def to_json(self) -> dict[str, Json]:
         """Return all of it as it goes to the process that measures."""
@@ -127,6 +130,7 @@ class Memory:
             "names": [list(name) for name in names],
             "known": known,
             "failures": failures,
+            "made": self.made.to_json(),
         }
 
     @classmethod
@@ -141,7 +145,7 @@ class Memory:
         for modality, sha256, stage, reason, detail, scores in value["failures"]:
             failure = Failure(stage, reason, detail, frozenset(scores))
             failures.setdefault((modality, sha256), []).append(failure)
-        return cls(value["work"], known, failures)
+        return cls(value["work"], known, failures, MadeBefore.from_json(value["made"]))
 
     def recall(self, stage: Measured, wanted: Measuring, sample: Sample) -> tuple[Sample, bool]:
         """Return a sample with the scores of a stage, if all that it lacks are known, and whether
@@ -184,7 +188,7 @@ class Memory:
 
     def learn_row(self, row: Row, made: Manifest) -> None:
         """Remember what a row of a committed artifact of the step says."""
-        facts: Any = made.facts[FACT]
+        facts: Any = made.facts.get(FACT, {GIVEN: {}})
         for modality in facts[GIVEN]:
             extension = row.sample.extension(modality)
             if extension is None:
@@ -214,6 +218,7 @@ class Memory:
 def places(
     directory: str,
     wanted: Measuring,
+    ahead: Sequence[Stage],
     work: Mapping[str, Json],
     inputs: Artifact,
     records: Sequence[FileRecord],
@@ -225,11 +230,11 @@ def places(
     samples of an increment are new, and nothing is looked for: it costs what it holds.
     """
     found: list[list[list[Json]]] = [[] for _ in records]
-    if not wanted.given or "base" in inputs.manifest.identity:
+    if not (wanted.given or ahead) or "base" in inputs.manifest.identity:
         return found
     alike: list[Artifact] = []
     others: list[Artifact] = []
-    for artifact in _useful(directory, wanted, work):
+    for artifact in _useful(directory, wanted, ahead, work):
         had: Any = artifact.manifest.identity["inputs"]
         is_alike = inputs.manifest.fingerprint in had.values()
         (alike if is_alike else others).append(artifact)
@@ -249,6 +254,7 @@ def places(
 def load_memory(
     files: Sequence[Sequence[Any]],
     wanted: Measuring,
+    ahead: Sequence[Stage],
     keys: Iterable[str],
     work: Mapping[str, Json],
 ) -> Memory:
@@ -257,14 +263,16 @@ def load_memory(
     They are read until all is known. Whatever is not as it was committed is not believed.
     """
     memory = Memory(work=work)
-    missing = set(keys)
+    missing, marks = set(keys), marked(ahead)
     for url, path in files:
         if not missing:
             break
         for row, made in _rows(url, path):
             if row.sample.key in missing:
                 memory.learn_row(row, made)
-                if memory.knows(row, wanted):
+                if marks:
+                    memory.made.learn_row(row, url)
+                if memory.knows(row, wanted) and memory.made.has(marks, row.sample):
                     missing.discard(row.sample.key)
     return memory
 
@@ -290,15 +298,20 @@ def _manifest(url: str) -> Manifest | None:
     return load_manifest(url)
 
 
-def _useful(directory: str, wanted: Measuring, work: Mapping[str, Json]) -> Iterator[Artifact]:
+def _useful(
+    directory: str, wanted: Measuring, ahead: Sequence[Stage], work: Mapping[str, Json]
+) -> Iterator[Artifact]:
     """Yield the artifacts of a step, of whatever configuration, that know what is wanted."""
+    marks = [mark for _, mark in marked(ahead)]
     for version in storage.list_directories(directory):
         url = storage.join(directory, version)
         try:
             made = load_manifest(url)
         except IntegrityError:
             continue
-        if made is not None and _is_within(made, work) and _has_use(made, wanted):
+        if made is None or not _is_within(made, work):
+            continue
+        if _has_use(made, wanted) or has_made(made, marks):
             yield Artifact(url, made)
 
 
@@ -342,7 +355,7 @@ def _keys(artifact: Artifact, record: FileRecord) -> tuple[str, str] | None:
 
 
 def _besides(work: Any) -> bytes:
-    return canonical_json({name: work[name] for name in work.keys() - {"stages"}})
+    return canonical_json(dict(besides(work)))
 
 
 def _failures(row: Row, made: Manifest) -> Iterator[Failure]:

@@ -10,6 +10,7 @@ GONE = "its artifact is gone or was never finished"
 _MAX_SAID = 3
 _STAGE = "stage"
 _ORDER = " in order"
+_AHEAD = "ahead."
 _IN_WORDS = {
     "base": "builds on another dataset version",
     "settled": "holds on to the splits of another dataset version",
@@ -54,7 +55,9 @@ _PRESENT = _Present()
 
 
 def _spell(name: str) -> str:
-    return name.removeprefix("work.").removeprefix("stages.").removeprefix("rules.")
+    name = name.removeprefix("work.").removeprefix("stages.").removeprefix("rules.")
+    # a stage of a later step, whose work is done here
+    return f"{name.removeprefix(_AHEAD)} (ahead)" if name.startswith(_AHEAD) else name
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

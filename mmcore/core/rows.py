@@ -2,14 +2,15 @@
 
 Every task writes `NAME.parquet`, a row for each sample it was given, kept or not, and, where a
 stage made bytes, `NAME.bin` with them end to end. Bytes that no stage touched stay where they are
-and are named by reference.
+and are named by reference. What was made ahead of a part (`core/ahead.py`) is beside it, in a
+column of a table that has some.
 """
 
 import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -21,7 +22,7 @@ from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.step import Artifact, TaskContext, TaskReport, canonical_json
 from mmcore.core.tables import table_of
 from mmcore.errors import IntegrityError
-from mmcore.sample import Dropped, Outcome, Part, PartRef, Quarantined, Sample, sha256_hex
+from mmcore.sample import Dropped, Made, Outcome, Part, PartRef, Quarantined, Sample, sha256_hex
 
 ROWS_SUFFIX = ".parquet"
 BLOB_SUFFIX = ".bin"
@@ -36,6 +37,19 @@ _PART = pa.struct(
         ("sha256", pa.string()),
     ]
 )
+_MADE = pa.struct(
+    [
+        ("of", pa.string()),
+        ("by", pa.string()),
+        ("extension", pa.string()),
+        ("base", pa.string()),
+        ("path", pa.string()),
+        ("offset", pa.int64()),
+        ("num_bytes", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+_MADE_NAME = "made"
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -196,7 +210,9 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def _to_parquet(rows: list[dict[str, Any]]) -> bytes:
-    return table_bytes(pa.Table.from_pylist(rows, schema=SCHEMA))
+    has_made = any(row.get(_MADE_NAME) for row in rows)
+    schema = SCHEMA.append(pa.field(_MADE_NAME, pa.list_(_MADE))) if has_made else SCHEMA
+    return table_bytes(pa.Table.from_pylist(rows, schema=schema))
 
 
 def _row_of(rule: str, outcome: Outcome) -> Row:
@@ -209,14 +225,21 @@ def _row_of(rule: str, outcome: Outcome) -> Row:
 
 def _settle(row: Row, blob: io.BytesIO, *, base: str, path: str) -> Row:
     """Give every part a reference, appending new bytes to the blob."""
+
+    def settled(part: Part) -> Part:
+        if part.ref is not None:
+            return part
+        assert part.data is not None, f"a part of {row.sample.key} has no bytes"
+        ref = PartRef(base, path, blob.tell(), len(part.data), sha256_hex(part.data))
+        blob.write(part.data)
+        return Part(ref, made=part.made)
+
     parts = {}
     for extension, part in sorted(row.sample.parts.items()):
-        if part.ref is None:
-            assert part.data is not None, f"{row.sample.key}.{extension} has no bytes"
-            digest = sha256_hex(part.data)
-            part = Part(ref=PartRef(base, path, blob.tell(), len(part.data), digest))
-            blob.write(row.sample.data(extension))
-        parts[extension] = part
+        parts[extension] = part = settled(part)
+        if part.made is not None and part.made.part is not None:
+            made = replace(part.made, part=settled(part.made.part))
+            parts[extension] = replace(part, made=made)
     return replace(row, sample=replace(row.sample, parts=parts))
 
 
@@ -235,7 +258,7 @@ def _encode_row(row: Row) -> dict[str, Any]:
         for extension, part in sorted(sample.parts.items())
         if part.ref is not None
     ]
-    return {
+    row_of = {
         "key": sample.key,
         "status": row.status,
         "reason": row.reason,
@@ -246,6 +269,18 @@ def _encode_row(row: Row) -> dict[str, Any]:
         "meta": canonical_json(dict(sample.meta)).decode(),
         "scores": sorted((name, float(score)) for name, score in sample.scores.items()),
     }
+    made = [_encode_made(part.made) for _, part in sorted(sample.parts.items()) if part.made]
+    return {**row_of, _MADE_NAME: made} if made else row_of
+
+
+def _encode_made(made: Made) -> dict[str, Any]:
+    where = {} if made.part is None or made.part.ref is None else asdict(made.part.ref)
+    return {"of": made.of, "by": made.by, "extension": made.extension, **where}
+
+
+def _decode_made(values: dict[str, Any]) -> Made:
+    by, of, extension = (values.pop(name) for name in ("by", "of", "extension"))
+    return Made(by, of, extension, None if values["path"] is None else Part(PartRef(**values)))
 
 
 def decode_row(values: dict[str, Any]) -> Row:
@@ -254,6 +289,9 @@ def decode_row(values: dict[str, Any]) -> Row:
     for part in values["parts"]:
         extension = part.pop("extension")
         parts[extension] = Part(ref=PartRef(**part))
+    for value in values.get(_MADE_NAME) or ():
+        made = _decode_made(value)
+        parts[made.of] = replace(parts[made.of], made=made)
     sample = Sample(
         key=values["key"],
         parts=parts,

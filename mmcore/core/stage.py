@@ -56,6 +56,9 @@ class Stage(Component):
     rewrites: ClassVar[tuple[str, ...] | None] = None
     """The modalities whose parts it may replace; None stands for any. Scores that were measured
     before it of a part that was replaced are not taken over by a later run."""
+    is_of_part: ClassVar[bool] = False
+    """Whether it replaces the first part of the one modality that it reads, or leaves it, by the
+    bytes and the extension of that part alone. Such a stage can work ahead (`core/ahead.py`)."""
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ from mmcore.dashboard.index.datasets import Dataset
 from mmcore.dashboard.index.live import SampleIndex
 from mmcore.dashboard.index.store import SampleDatabase
 from mmcore.errors import IntegrityError, SampleError
-from mmcore.media.image import decode_image, encode_jpeg, fit_within
+from mmcore.media.image import decode_image, encode_jpeg
+from mmcore.media.resize import fit_within
 from mmcore.sample import PartRef, modality_of, sha256_hex
 
 TYPES = {

@@ -11,7 +11,7 @@ import numpy as np
 from mmcore.core.stage import Stage, Worker
 from mmcore.errors import ConfigError
 from mmcore.media.audio import audio_of
-from mmcore.media.image import image_of
+from mmcore.media.image import picture_of
 from mmcore.media.minhash import minhash, shingle_hashes, text_tokens
 from mmcore.media.near.prints import HASH_BITS, NUM_FRAMES, float_bytes, with_print
 from mmcore.media.phash import frame_hash, picture_print
@@ -25,6 +25,7 @@ from mmcore.sample import Outcome, Sample
 class SignImage(Stage):
     """Store the print of a picture, and the score image_pixels, which may choose a survivor."""
 
+    code_version = 2
     reads = ("image",)
 
     def build(self) -> Worker:
@@ -77,9 +78,9 @@ class SignVideo(Stage):
 def _sign_image(sample: Sample) -> Outcome:
     if sample.extension("image") is None:
         return sample
-    image = image_of(sample)
-    sample = sample.with_scores(image_pixels=float(image.shape[0] * image.shape[1]))
-    found = picture_print(image)
+    picture = picture_of(sample)
+    sample = sample.with_scores(image_pixels=float(picture.width * picture.height))
+    found = picture_print(picture.pixels)
     return with_print(sample, "image", None if found is None else found.to_bytes())
 
 

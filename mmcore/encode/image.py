@@ -1,35 +1,36 @@
 """Pictures as shards hold them: RGB of a declared size, `jpg`, `png` or `webp`."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mmcore.core.stage import Stage, Worker
 from mmcore.errors import ConfigError
+from mmcore.media.array import Pixels
 from mmcore.media.image import (
-    Pixels,
+    MAX_PIXELS,
+    MAX_SIDE,
     Subsampling,
     encode_jpeg,
     encode_png,
     encode_webp,
-    fit_within,
-    image_of,
-    resize_square,
+    over_limit,
+    picture_of,
 )
-from mmcore.media.jpeg import decode_scaled, jpeg_facts, without_metadata
+from mmcore.media.jpeg import decodes, jpeg_facts, without_metadata
+from mmcore.media.resize import fit_within, needed_for, resize_square
 from mmcore.sample import Outcome, Sample
 
 JPEG_START = b"\xff\xd8\xff"
-_PROOF_SIDE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeImage(Stage):
     """Replace the picture by one of the declared size and format, upright, without metadata."""
 
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
 
     reads = ("image",)
+    is_of_part = True
     side: int = 64
     """In pixels: of the square, or with `inside` of the longer side at most."""
     format: Literal["jpg", "png", "webp"] = "jpg"
@@ -47,8 +48,9 @@ class EncodeImage(Stage):
     """What a JPEG has to show before it is passed through: that it decodes, at an eighth of the
     size; or that its markers are whole, which is enough where `clean` has decoded it."""
     decode_factor: float = 1.0
-    """JPEGs are decoded at the smallest scale with this many times the pixels a side that are
-    needed; 2 is a little sharper and a fifth slower."""
+    """Large JPEGs are decoded at a half, a quarter or an eighth of their size, where that has 512
+    pixels on the longer side and this many times the pixels a side that are needed; 2 may be a
+    little sharper, and slower."""
 
     def __post_init__(self) -> None:
         if self.side < 1 or not 1 <= self.quality <= 100 or self.decode_factor < 1:
@@ -58,6 +60,8 @@ class EncodeImage(Stage):
             )
 
     def build(self) -> Worker:
+        needed = needed_for(self.side * self.decode_factor, self.fit)
+
         def encode(sample: Sample) -> Outcome:
             extension = sample.extension("image")
             if extension is None:
@@ -67,7 +71,7 @@ class EncodeImage(Stage):
             if passed is data and extension == self.format:
                 return sample
             if passed is None:
-                passed = self._encoded(self._fitted(self._decoded(sample, data)))
+                passed = self._encoded(self._fitted(picture_of(sample, needed).pixels))
             return sample.without_part(extension).with_part(self.format, passed)
 
         return encode
@@ -88,28 +92,9 @@ class EncodeImage(Stage):
             return None
         bare = without_metadata(data, facts)
         if self.proof == "decode":
-            decoded = decode_scaled(bare, facts, min_width=_PROOF_SIDE, min_height=_PROOF_SIDE)
-            return None if decoded is None else bare
+            is_over = over_limit(facts.height, facts.width, MAX_PIXELS, MAX_SIDE) is not None
+            return None if is_over or not decodes(bare) else bare
         return bare
-
-    def _decoded(self, sample: Sample, data: bytes) -> Pixels:
-        facts = jpeg_facts(data, is_whole=False)
-        if facts is not None:
-            width, height = self._needed(facts.width, facts.height)
-            scaled = decode_scaled(data, facts, min_width=width, min_height=height)
-            if scaled is not None:
-                return scaled
-        return image_of(sample)
-
-    def _needed(self, width: int, height: int) -> tuple[int, int]:
-        """Return the least (width, height) that a picture may be decoded at."""
-        target = self.side * self.decode_factor
-        if self.fit == "stretch":
-            return math.ceil(target), math.ceil(target)
-        measure = min if self.fit == "crop" else max
-        scale = target / measure(width, height)
-        # what floats are above a whole number would ask for the next larger scale
-        return math.ceil(width * scale - 1e-6), math.ceil(height * scale - 1e-6)
 
     def _fitted(self, image: Pixels) -> Pixels:
         if self.fit == "inside":

@@ -9,7 +9,8 @@ from mmcore.core.stage import Stage, Worker
 from mmcore.errors import ConfigError, SampleError
 from mmcore.media.array import array_bytes
 from mmcore.media.audio import encode_flac, encode_wav, resample
-from mmcore.media.image import encode_jpeg, resize_square
+from mmcore.media.image import encode_jpeg
+from mmcore.media.resize import resize_square
 from mmcore.media.video import video_header
 from mmcore.media.video_parts import cut_clip, decode_sound, sample_frames
 from mmcore.sample import Outcome, Sample
@@ -19,6 +20,7 @@ from mmcore.sample import Outcome, Sample
 class EncodeVideo(Stage):
     """Replace the video by a clip of it: `mp4`, H.264, one size and rate, without sound."""
 
+    code_version = 2
     reads = ("video",)
     seconds: float = 4.0
     """The length of the clip. A shorter video is taken as it is long."""
@@ -62,6 +64,7 @@ class EncodeVideo(Stage):
 class VideoFrames(Stage):
     """Add frames of the video, square, as one array or as pictures; the video itself may go."""
 
+    code_version = 2
     reads = ("video",)
     num_frames: int = 8
     """Evenly over the video: each is the middle one of its share."""

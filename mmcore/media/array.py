@@ -19,6 +19,8 @@ _HEADER = re.compile(
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+"""Of a picture: [H, W, 3], or [H, W] of gray."""
 
 
 def array_bytes(array: Array) -> bytes:

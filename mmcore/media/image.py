@@ -5,29 +5,33 @@ imaging library never see data from outside.
 """
 
 import io
+import math
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from mmcore.errors import SampleError
+from mmcore.media.array import Pixels
+from mmcore.media.jpeg import jpeg_facts
+from mmcore.media.resize import WHITE, Needed
 from mmcore.sample import Sample
 
-Fit = Literal["pad", "crop", "stretch"]
 Subsampling = Literal["444", "422", "420", "440", "411"]
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 20_000
-WHITE = 255
+SEEN_SIDE = 512
+"""A picture is decoded with at least so many pixels on its longer side, if it has them, whatever it
+is wanted for: what is measured and what is encoded can come from one array."""
 
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -41,6 +45,7 @@ _SIGNATURES = {
     b"MM\x00+": "TIFF",
 }
 _SVG_BYTES = 4_096
+_SHARED = "picture"
 _ORIENTATION_TAG = 0x0112
 # The orientations that change width and height
 _TURNED = (5, 6, 7, 8)
@@ -58,6 +63,24 @@ _BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _warnings_lock = threading.Lock()
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture, maybe smaller than it is."""
+
+    pixels: Pixels
+    """uint8 RGB [H, W, 3], upright."""
+    width: int
+    """Of the whole picture, upright."""
+    height: int
+
+    def has(self, needed: Needed) -> bool:
+        """Return whether it has the pixels that are needed, or all that there are."""
+        height, width = self.pixels.shape[:2]
+        least_width, least_height = needed(self.width, self.height)
+        is_wide = bool(width >= min(least_width, self.width))
+        return is_wide and bool(height >= min(least_height, self.height))
+
+
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE) -> Pixels:
     """Return a picture as uint8 RGB [H, W, 3], upright, on white where it is transparent.
 
@@ -65,13 +88,39 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = M
     `image_format_refused` for anything else, `image_over_limit` by the size in the header, before
     decoding, and `image_undecodable` for what is broken or cut off.
     """
+    return _decoded(data, None, max_pixels, max_side).pixels
+
+
+def decode_picture(
+    data: bytes,
+    needed: Needed | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_side: int = MAX_SIDE,
+) -> Picture:
+    """Return a picture as `decode_image` does, of a plain JPEG no more pixels than are of use.
+
+    That is the smallest of a whole, a half, a quarter and an eighth that has `SEEN_SIDE` pixels on
+    its longer side and those `needed`. All of the file is read for it, and what is broken refused.
+    """
+
+    def least(width: int, height: int) -> tuple[int, int]:
+        seen_width, seen_height = (SEEN_SIDE, 0) if width >= height else (0, SEEN_SIDE)
+        least_width, least_height = needed(width, height) if needed is not None else (0, 0)
+        return max(seen_width, least_width), max(seen_height, least_height)
+
+    return _decoded(data, least, max_pixels, max_side)
+
+
+def _decoded(data: bytes, needed: Needed | None, max_pixels: int, max_side: int) -> Picture:
     image_format = _taken_format_of(data)
     if image_format == "JPEG":
-        decoded = _decode_plain_jpeg(data, max_pixels, max_side)
+        decoded = _decode_plain_jpeg(data, needed, max_pixels, max_side)
         if decoded is not None:
             return decoded
     with _pillow(image_format, data):
-        return _decode_with_pillow(data, image_format, max_pixels, max_side)
+        pixels = _decode_with_pillow(data, image_format, max_pixels, max_side)
+    return Picture(pixels, pixels.shape[1], pixels.shape[0])
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -119,26 +168,28 @@ def _pillow(image_format: str, data: bytes) -> Iterator[None]:
         raise SampleError("image_undecodable", detail) from error
 
 
-def image_of(sample: Sample) -> Pixels:
+def picture_of(sample: Sample, needed: Needed | None = None) -> Picture:
     """Return the picture of a sample that has one, decoded once for all stages of a step.
 
-    The array is shared: it is read-only.
+    It is what `decode_picture` returns, whoever else looks at it. What is shared is read-only.
     """
     extension = sample.extension("image")
     assert extension is not None, f"{sample.key} has no image"
-    at = (extension, "image")
-    if at not in sample.scratch:
-        share_image(sample, decode_image(sample.data(extension)))
-    image: Pixels = sample.scratch[at]
-    return image
+    shared: Picture | None = sample.scratch.get((extension, _SHARED))
+    if shared is not None and (needed is None or shared.has(needed)):
+        return shared
+    picture = decode_picture(sample.data(extension), needed)
+    if needed is None:
+        share_picture(sample, picture)
+    return picture
 
 
-def share_image(sample: Sample, image: Pixels) -> None:
-    """Keep a decoded picture for the stages after this one."""
+def share_picture(sample: Sample, picture: Picture) -> None:
+    """Keep what `decode_picture` returned, nothing more being needed, for the stages to come."""
     extension = sample.extension("image")
     assert extension is not None, f"{sample.key} has no image"
-    image.flags.writeable = False
-    sample.scratch[(extension, "image")] = image
+    picture.pixels.flags.writeable = False
+    sample.scratch[(extension, _SHARED)] = picture
 
 
 def encode_jpeg(image: Pixels, *, quality: int = 95, subsampling: Subsampling = "444") -> bytes:
@@ -161,35 +212,6 @@ def encode_webp(image: Pixels, *, quality: int = 95) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="WEBP", quality=quality, method=4)
     return buffer.getvalue()
-
-
-def resize_square(image: Pixels, side: int, *, fit: Fit = "pad") -> Pixels:
-    """Return a picture as uint8 [side, side, 3].
-
-    `pad` keeps all of it on white, `crop` keeps the middle, `stretch` changes its proportions.
-    """
-    height, width = image.shape[:2]
-    if fit == "stretch":
-        return _resize(image, side, side)
-    if fit == "crop":
-        short = min(height, width)
-        top, left = (height - short) // 2, (width - short) // 2
-        return _resize(image[top : top + short, left : left + short], side, side)
-    scale = side / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    canvas = np.full((side, side, 3), WHITE, np.uint8)
-    top, left = (side - new_height) // 2, (side - new_width) // 2
-    canvas[top : top + new_height, left : left + new_width] = _resize(image, new_height, new_width)
-    return canvas
-
-
-def fit_within(image: Pixels, side: int) -> Pixels:
-    """Return a picture, of colours or gray, with at most `side` pixels a side; never enlarged."""
-    height, width = image.shape[:2]
-    if max(height, width) <= side:
-        return image
-    scale = side / max(height, width)
-    return _resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def _taken_format_of(data: bytes) -> str:
@@ -229,7 +251,9 @@ def _check_size(height: int, width: int, max_pixels: int, max_side: int) -> None
         raise SampleError("image_over_limit", detail)
 
 
-def _decode_plain_jpeg(data: bytes, max_pixels: int, max_side: int) -> Pixels | None:
+def _decode_plain_jpeg(
+    data: bytes, needed: Needed | None, max_pixels: int, max_side: int
+) -> Picture | None:
     """Decode what libjpeg-turbo takes as it is; None for everything that needs a second look."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
@@ -237,11 +261,31 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int, max_side: int) -> Pixels | 
         if colorspace not in ("YCbCr", "RGB", "Gray"):
             return None
         orientation = _jpeg_orientation(data)
-        image: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+        is_turned = orientation in _TURNED
+        upright = (height, width) if is_turned else (width, height)
+        least_width, least_height = (0, 0)
+        if needed is not None:
+            least = needed(*upright)[::-1] if is_turned else needed(*upright)
+            least_width, least_height = _scaled(width, height, *least)
+        image: Pixels = simplejpeg.decode_jpeg(
+            data, colorspace="RGB", min_width=least_width, min_height=least_height
+        )
     # Pillow forgives what readers of the field forgive (stray bytes) and refuses what is cut off
     except ValueError:
         return None
-    return _upright(image, orientation)
+    return Picture(_upright(image, orientation), *upright)
+
+
+def _scaled(width: int, height: int, least_width: int, least_height: int) -> tuple[int, int]:
+    """Return the size at the smallest scale that has so many pixels; 0, 0 for that of all.
+
+    libjpeg-turbo has the eighths in between too; each takes it longer than the next of these.
+    """
+    for eighths in (1, 2, 4):
+        size = math.ceil(width * eighths / 8), math.ceil(height * eighths / 8)
+        if size[0] >= least_width and size[1] >= least_height:
+            return size
+    return 0, 0
 
 
 def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -255,7 +299,9 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 def _jpeg_orientation(data: bytes) -> int:
     # Most pictures carry neither EXIF nor XMP: those are spared a second parser
-    if b"Exif\x00\x00" not in data and b"Orientation" not in data:
+    facts = jpeg_facts(data, is_whole=False)
+    told = [data] if facts is None else [data[first:end] for first, end in facts.metadata]
+    if not any(b"Exif\x00\x00" in one or b"Orientation" in one for one in told):
         return 1
     try:
         with _warnings_lock, warnings.catch_warnings():
@@ -314,11 +360,3 @@ def _upright(image: Pixels, orientation: int) -> Pixels:
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     return np.ascontiguousarray(image)
-
-
-def _resize(image: Pixels, height: int, width: int) -> Pixels:
-    # area averaging keeps a smaller picture free of aliasing; it does nothing good to a larger one
-    is_smaller = height <= image.shape[0] and width <= image.shape[1]
-    interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
-    resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=interpolation)
-    return np.asarray(resized, np.uint8)

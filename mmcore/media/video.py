@@ -16,7 +16,7 @@ import numpy as np
 
 from mmcore.errors import SampleError
 from mmcore.media import container
-from mmcore.media.image import Pixels
+from mmcore.media.array import Pixels
 from mmcore.sample import Sample
 
 MAX_VIDEO_BYTES = 1 << 30

@@ -8,8 +8,9 @@ import av
 import numpy as np
 
 from mmcore.errors import SampleError
+from mmcore.media.array import Pixels
 from mmcore.media.audio import MAX_SECONDS, Waveform
-from mmcore.media.image import Pixels, fit_within
+from mmcore.media.resize import fit_within
 from mmcore.media.video import decode_frames, opened_video
 
 _TIME_BASE = Fraction(1, 90_000)

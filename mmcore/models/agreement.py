@@ -81,6 +81,7 @@ class ImageTextAgreement(Agreement):
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
     """
 
+    code_version = 2
     reads = ("image", "text")
     pair = ("image", "text")
     side: int = 224

@@ -73,6 +73,7 @@ class ModelStage(BatchStage):
 class EmbedImage(ModelStage):
     """Keep what a model makes of the picture: a unit vector, `image_embedding.npy`."""
 
+    code_version = 2
     reads = ("image",)
     modality: ClassVar[str] = "image"
     side: int = 224

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 from mmcore import storage
 from mmcore.errors import ConfigError, StorageError
 from mmcore.media.audio import audio_of, log_mel, resample
-from mmcore.media.image import image_of, resize_square
+from mmcore.media.image import picture_of
+from mmcore.media.resize import Fit, needed_for, resize_square
 from mmcore.media.text import text_of
 from mmcore.sample import Json, Sample, sha256_hex
 
@@ -114,13 +115,17 @@ def preparation(source: ModelSource, modality: str, shown: Shown) -> Callable[[S
         ways = source.preprocessing()
         return _our_image(ways) if modality == "image" else _our_audio(ways)
     if modality == "image":
-        return lambda sample: resize_square(image_of(sample), shown.side, fit="crop")
+        return _image(shown.side, "crop")
     return lambda sample: _waveform(sample, shown.max_seconds)
 
 
+def _image(side: int, fit: Fit) -> Callable[[Sample], Array]:
+    needed = needed_for(side, fit)
+    return lambda sample: resize_square(picture_of(sample, needed).pixels, side, fit=fit)
+
+
 def _our_image(ways: Mapping[str, Any]) -> Callable[[Sample], Array]:
-    side = int(ways["image_side"])
-    return lambda sample: resize_square(image_of(sample), side, fit="stretch")
+    return _image(int(ways["image_side"]), "stretch")
 
 
 def _our_audio(ways: Mapping[str, Any]) -> Callable[[Sample], Array]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from mmcore import storage
 from mmcore.clean.parts import RequireParts
 from mmcore.config import Loaded, Path_, Problem, load_config
+from mmcore.core.ahead import working_ahead
 from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.graph import Graph
@@ -119,6 +120,8 @@ class _Builder:
             # models of one dataset share it, so that one can start from another's weights
             steps.append(self._step("tokenizer", tokenizer, "split", pinned=("split",)))
         encode = self._chain(recipe.encode, "encode", "split")
+        ahead = working_ahead(clean.stages, encode.stages)
+        steps[1] = self._step("clean", replace(clean, ahead=ahead), "ingest")
         steps.append(self._step("encode", encode, "split", *self._needs(encode)))
         defaults = {
             "name": recipe.name,

@@ -1,11 +1,12 @@
 """Asks what other limits would keep, before anything runs: rows and scores, no bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mmcore import storage
 from mmcore.clean.whatif import Summary, summarize, what_if
+from mmcore.core.ahead import AHEAD
 from mmcore.core.change import standing
 from mmcore.core.forgotten import load_forgotten
 from mmcore.core.graph import Graph
@@ -42,6 +43,8 @@ def ask(file: str, overrides: Sequence[str], *, root: str) -> Answer:
     """
     before, after = load_recipe(file), load_recipe(file, overrides=overrides)
     old, new = _work(before.graph), _work(after.graph)
+    # what is made ahead for a later step decides nothing here
+    old, new = replace(old, ahead=()), replace(new, ahead=())
     if old.identity() == new.identity():
         given = ", ".join(overrides) or "nothing was set"
         known = ", ".join(_settings(before)) or "there are none, since it has no stages"
@@ -87,7 +90,8 @@ def _committed(
     wanted = canonical_json(dict(work.identity()))
 
     def is_it(artifact: Artifact) -> bool:
-        return canonical_json(artifact.manifest.identity["work"]) == wanted
+        made: Any = artifact.manifest.identity["work"]
+        return canonical_json({name: made[name] for name in made.keys() - {AHEAD}}) == wanted
 
     for version in reversed(dataset_versions(root, graph.name)):
         made = increments(root, version)

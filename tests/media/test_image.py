@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -12,12 +13,12 @@ from PIL import Image, ImageOps
 from mmcore.errors import SampleError
 from mmcore.media.image import (
     decode_image,
+    decode_picture,
     encode_jpeg,
     encode_png,
-    image_of,
     image_size,
     over_limit,
-    resize_square,
+    picture_of,
 )
 from mmcore.sample import Part, Sample
 
@@ -191,47 +192,19 @@ def test_jpeg_comes_back_nearly_and_twice_the_same() -> None:
     assert encode_jpeg(np.asfortranarray(photo())) == data
 
 
-def test_padding_is_white_and_keeps_proportions() -> None:
-    square = resize_square(np.zeros((10, 20, 3), np.uint8), 40)
-    assert square.shape == (40, 40, 3)
-    dark_rows = np.flatnonzero((square == 0).all(axis=(1, 2)))
-    assert dark_rows.tolist() == list(range(10, 30))
-    assert (square[0] == 255).all()
-
-
-def test_crop_keeps_the_middle() -> None:
-    image = np.zeros((10, 30, 3), np.uint8)
-    image[:, 10:20] = 200
-    assert (resize_square(image, 5, fit="crop") == 200).all()
-
-
-def test_stretch_keeps_all() -> None:
-    image = np.zeros((10, 30, 3), np.uint8)
-    image[:, :15] = 200
-    square = resize_square(image, 10, fit="stretch")
-    assert (square[:, :5] == 200).all()
-    assert (square[:, 5:] == 0).all()
-
-
-@pytest.mark.parametrize("shape", [(1, 1000), (1000, 1), (1, 1), (64, 64)])
-@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
-def test_any_proportion_becomes_square(shape: tuple[int, int], fit: str) -> None:
-    assert resize_square(np.zeros((*shape, 3), np.uint8), 16, fit=fit).shape == (16, 16, 3)
-
-
 def test_stages_share_one_decoded_picture_that_none_can_change() -> None:
     sample = Sample("a", parts={"png": Part(data=encode_png(photo()))})
-    image = image_of(sample)
-    assert image_of(sample.with_scores(seen=1.0)) is image
+    image = picture_of(sample).pixels
+    assert picture_of(sample.with_scores(seen=1.0)).pixels is image
     with pytest.raises(ValueError, match="read-only"):
         image[0, 0] = 0
 
 
 def test_a_new_picture_is_decoded_anew() -> None:
     sample = Sample("a", parts={"png": Part(data=encode_png(photo()))})
-    image_of(sample)
+    picture_of(sample)
     changed = sample.with_part("png", encode_png(np.zeros((2, 2, 3), np.uint8)))
-    assert image_of(changed).shape == (2, 2, 3)
+    assert picture_of(changed).pixels.shape == (2, 2, 3)
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -358,3 +331,81 @@ def test_other_markup_is_not_taken_for_svg() -> None:
     with pytest.raises(SampleError) as refused:
         decode_image(b"<html><body></body></html>")
     assert refused.value.detail.startswith("starts with")
+
+
+def large(width: int, height: int, **options: object) -> bytes:
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([x * 255 / width, y * 255 / height, (x + y) % 256], axis=2)
+    return encoded(Image.fromarray(pixels.astype(np.uint8)), "JPEG", **options)
+
+
+@pytest.mark.parametrize(
+    ("width", "least", "decoded"),
+    [
+        (500, 0, 500),
+        (1000, 0, 1000),  # a half is less than what everybody sees
+        (1024, 0, 512),
+        (1024, 512, 512),
+        (1024, 513, 1024),
+        (1100, 9999, 1100),
+        (4096, 0, 512),
+        (4096, 600, 1024),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_has_what_is_needed(
+    width: int, least: int, decoded: int
+) -> None:
+    for data in (large(width, 40), large(width, 40, progressive=True)):
+        picture = decode_picture(data, lambda width, height: (least, 1))
+        assert (picture.width, picture.height, picture.pixels.shape[1]) == (width, 40, decoded)
+
+
+def test_a_scaled_picture_is_close_to_the_whole_one_made_smaller() -> None:
+    data = large(2048, 1024, quality=95)
+    small = decode_picture(data).pixels
+    reference = cv2.resize(decode_image(data), small.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert small.shape == (256, 512, 3)
+    assert np.abs(small.astype(int) - reference).mean() < 2.0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_is_decoded_at_the_scale_of_the_upright_one(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = large(2048, 1024, exif=exif)
+    picture = decode_picture(data, lambda width, height: (0, 400))
+    whole = decode_image(data)
+    assert (picture.height, picture.width) == whole.shape[:2]
+    part = 2 if orientation <= 4 else 4
+    assert picture.pixels.shape[:2] == (whole.shape[0] // part, whole.shape[1] // part)
+    small = cv2.resize(whole, picture.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(picture.pixels.astype(int) - small).mean() < 2.0
+
+
+def test_what_is_cut_off_is_refused_at_any_scale() -> None:
+    data = large(4096, 2048)
+    for cut in (len(data) // 2, len(data) - 40):
+        with pytest.raises(SampleError, match="image_undecodable"):
+            decode_picture(data[:cut])
+
+
+def test_a_limit_holds_for_the_whole_picture_whatever_is_decoded_of_it() -> None:
+    with pytest.raises(SampleError, match="image_over_limit"):
+        decode_picture(large(1024, 64), max_side=1023)
+
+
+def test_what_one_stage_sees_does_not_depend_on_what_another_needs() -> None:
+    data = large(4096, 512)
+    alone = Sample("a", parts={"jpg": Part(data=data)})
+    among = Sample("a", parts={"jpg": Part(data=data)})
+    more = picture_of(among, lambda width, height: (2000, 1)).pixels
+    assert more.shape[1] == 2048
+    np.testing.assert_array_equal(picture_of(among).pixels, picture_of(alone).pixels)
+    np.testing.assert_array_equal(picture_of(alone, lambda width, height: (2000, 1)).pixels, more)
+
+
+def test_a_stage_that_needs_no_more_takes_what_is_there() -> None:
+    sample = Sample("a", parts={"jpg": Part(data=large(4096, 512))})
+    seen = picture_of(sample)
+    assert picture_of(sample, lambda width, height: (512, 1)) is seen
+    assert picture_of(sample, lambda width, height: (513, 1)) is not seen

@@ -1,4 +1,4 @@
-"""JPEG by its markers: what conforms, what is cut out of it, and decoding at a scale."""
+"""JPEG by its markers: what conforms, and what is cut out of it."""
 
 import io
 
@@ -7,8 +7,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mmcore.media.image import Pixels
-from mmcore.media.jpeg import decode_scaled, jpeg_facts, without_metadata
+from mmcore.media.jpeg import decodes, jpeg_facts, without_metadata
 
 
 def photo(width: int = 400, height: int = 300, *, mode: str = "RGB", **options: object) -> bytes:
@@ -25,13 +24,6 @@ def exif(orientation: int) -> Image.Exif:
     made = Image.Exif()
     made[0x0112] = orientation
     return made
-
-
-def scaled(data: bytes, width: int, height: int, **limits: int) -> Pixels | None:
-    facts = jpeg_facts(data, is_whole=False)
-    if facts is None:
-        return None
-    return decode_scaled(data, facts, min_width=width, min_height=height, **limits)
 
 
 @pytest.mark.parametrize(
@@ -96,33 +88,11 @@ def test_an_orientation_that_cannot_be_read_is_not_upright() -> None:
     assert facts.orientation == 0
 
 
-def test_the_smallest_scale_that_is_large_enough_is_decoded() -> None:
-    data = photo(800, 600)
-    sizes = {}
-    for wanted in (1, 100, 101, 300, 800, 2000):
-        decoded = scaled(data, wanted, wanted * 3 // 4)
-        assert decoded is not None
-        sizes[wanted] = decoded.shape[1]
-    assert sizes == {1: 100, 100: 100, 101: 200, 300: 300, 800: 800, 2000: 800}
-
-
-def test_a_scaled_picture_is_close_to_the_whole_one_made_smaller() -> None:
-    import cv2
-
-    data = photo(800, 600, quality=95)
-    small = scaled(data, 200, 150)
-    whole = simplejpeg.decode_jpeg(data)
-    assert small is not None
-    reference = cv2.resize(whole, (200, 150), interpolation=cv2.INTER_AREA)
-    assert np.abs(small.astype(int) - reference).mean() < 2.0
-
-
-def test_what_needs_another_look_is_left_to_the_other_decoder() -> None:
-    assert scaled(photo(exif=exif(6)), 1, 1) is None
-    assert scaled(photo(mode="CMYK"), 1, 1) is None
-    assert scaled(photo()[:3000], 1, 1) is None
-    assert scaled(photo(), 1, 1, max_pixels=1000) is None
-    assert scaled(b"\xff\xd8\xff", 1, 1) is None
+def test_a_jpeg_decodes_unless_something_is_wrong_with_it() -> None:
+    assert decodes(photo())
+    assert decodes(photo(progressive=True))
+    assert not decodes(photo()[:3000])
+    assert not decodes(b"\xff\xd8\xff")
 
 
 def test_fill_bytes_before_a_marker_are_taken() -> None:

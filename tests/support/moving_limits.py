@@ -28,7 +28,7 @@ from mmcore.core.step import Artifact, Step
 from mmcore.executors.local import LocalExecutor
 from mmcore.ingest.folder import FolderLayout
 from mmcore.ingest.work import IngestWork
-from mmcore.media.image import encode_png, image_of
+from mmcore.media.image import encode_png, picture_of
 from mmcore.sample import Json, Outcome, Sample
 
 NUM_SAMPLES = 10
@@ -46,7 +46,7 @@ class Invert(Stage):
             extension = sample.extension("image")
             if extension is None:
                 return sample
-            smaller = np.ascontiguousarray(255 - image_of(sample)[::2, ::2])
+            smaller = np.ascontiguousarray(255 - picture_of(sample).pixels[::2, ::2])
             return sample.with_part(extension, encode_png(smaller))
 
         return invert

@@ -14,8 +14,10 @@ from mmcore.core.map_work import StageChain
 from mmcore.core.rows import load_part
 from mmcore.core.stage import Stage, Worker
 from mmcore.errors import IntegrityError, SampleError, StorageError
+from mmcore.media.array import Pixels
 from mmcore.media.audio import decode_audio, encode_flac, resample
-from mmcore.media.image import Pixels, decode_image, encode_webp, fit_within
+from mmcore.media.image import decode_image, encode_webp
+from mmcore.media.resize import fit_within
 from mmcore.media.text import decode_text
 from mmcore.media.video import decode_frames
 from mmcore.sample import Outcome, Part, Sample, modality_of

@@ -26,6 +26,7 @@ from mmcore.clean.image import (
     MeasureImage,
     MinSide,
 )
+from mmcore.core.ahead import working_ahead
 from mmcore.core.executor import Executor
 from mmcore.core.graph import Graph
 from mmcore.core.map_work import MapWork
@@ -74,11 +75,11 @@ def data_graph(
     corpus: Path, clean: Sequence[Stage], encode: Stage, *, per_task: int = PER_TASK
 ) -> Graph:
     """Return what is measured: scan, ingest, clean and encode."""
+    ahead = working_ahead(clean, (encode,))
+    cleaning = MapWork(step="clean", samples_from="ingest", stages=tuple(clean), ahead=ahead)
     steps = (
         Step("ingest", IngestWork(layout=FolderLayout(), samples_per_task=per_task), ("scan",)),
-        Step(
-            "clean", MapWork(step="clean", samples_from="ingest", stages=tuple(clean)), ("ingest",)
-        ),
+        Step("clean", cleaning, ("ingest",)),
         Step("encode", MapWork(step="encode", samples_from="clean", stages=(encode,)), ("clean",)),
     )
     return Graph("bench", Source(str(corpus)), steps)
@@ -95,7 +96,8 @@ def prepared(graph: Graph, executor: Executor, num_pictures: int) -> tuple[float
         kept = made.manifest.counts.kept
         assert kept == num_pictures, f"{kept} of {num_pictures} were kept"
         part = next(read_kept(made)).parts["jpg"]
-        data = load_part(part, {"source": graph.source.url, "encode": made.url})
+        urls = {"clean": done["clean"].artifact.url, "encode": made.url}
+        data = load_part(part, {"source": graph.source.url, **urls})
         side = max(simplejpeg.decode_jpeg_header(data)[:2])
         assert side in (SIDE, CONFORMING, *SMALL), f"the longer side of what came out has {side} px"
         return spent, wall
