@@ -35,7 +35,15 @@ for name in (
     os.environ.pop(name, None)
 
 
-ONE_AFTER_THE_OTHER = ("cli", "end_to_end", "executors", "faults", "operate", "pipelines", "telemetry")
+ONE_AFTER_THE_OTHER = (
+    "cli",
+    "end_to_end",
+    "executors",
+    "faults",
+    "operate",
+    "pipelines",
+    "telemetry",
+)
 """Folders whose tests start servers and clusters, and wait for them: one of those at a time."""
 
 

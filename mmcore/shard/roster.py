@@ -93,9 +93,7 @@ class Roster:
         line = json.dumps(to_payload(sample)).encode()
         self._lines.write(line)
         self._ends.append((self._ends[-1] if number else 0) + len(line))
-        self._positions += hashlib.sha256(f"{self._seed}\0{sample.key}".encode()).digest()[
-            :_POSITION_BYTES
-        ]
+        self._positions += self._position(sample.key)
         self._splits.append(SPLITS.index(split))
         names = tuple(sorted(sample.parts))
         part_set = self._part_sets.setdefault(names, len(self._part_sets))
@@ -212,9 +210,18 @@ class Roster:
         """Return a sample, its parts by reference and without prints."""
         return read_line(self.line(number))
 
+    def find(self, key: str) -> int | None:
+        """Return the number of a sample; None when it did not come."""
+        wanted = np.frombuffer(self._position(key), ">u8")
+        words = np.frombuffer(bytes(self._positions), ">u8").reshape(-1, 2)
+        return next(iter(np.flatnonzero((words == wanted).all(axis=1)).tolist()), None)
+
     def fitting(self) -> Iterator[Sample]:
         """Yield the samples that fit, as they came."""
         return map(self.sample, np.flatnonzero(self.fits).tolist())
+
+    def _position(self, key: str) -> bytes:
+        return hashlib.sha256(f"{self._seed}\0{key}".encode()).digest()[:_POSITION_BYTES]
 
     def _fitting_sets(self) -> dict[tuple[str, ...], int]:
         numbers = set(np.unique(np.asarray(self._part_set_of, np.int64)[self.fits]).tolist())

@@ -20,11 +20,11 @@ from mmcore.shard.document import EXTENSION, Schema, document
 from mmcore.shard.earlier import earlier
 from mmcore.shard.energon import sample_range
 from mmcore.shard.indexes import dali_index, energon_index
-from mmcore.shard.plan import refuse
 from mmcore.shard.publish import Published, publish, table_path
 from mmcore.shard.roster import LeftOut, Roster, ShardPlan, described, read_line
 from mmcore.shard.table import StoredPart, StoredSample, to_parquet
 from mmcore.shard.tar import TarWriter
+from mmcore.shard.twins import without_twins
 
 CODE_VERSION = 3
 LEFT_OUT_PER_TASK = 4096
@@ -98,7 +98,7 @@ class ShardWork:
                 optional=self.optional,
                 may_be_empty=before is not None,
             )
-            refuse(check.leaks(roster.fitting, roster.fits))
+            left_out += without_twins(check, roster)
         schema = before.schema if before else roster.schema()
         plans = roster.cut(
             schema,

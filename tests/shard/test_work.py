@@ -150,6 +150,34 @@ def test_equal_bytes_on_both_sides_are_refused_where_asked_for(
         replace(WORK, together=("text",)).tasks(inputs)
 
 
+def test_samples_of_two_splits_that_encoding_made_equal_are_left_out_but_for_one(
+    encoded: Callable[..., Inputs], make_sample: MakeSample
+) -> None:
+    splits = ["val", "train", "test", "test", "train"]
+    came = [
+        make_sample(number, text="same", split=split).with_meta(original_sha256={"ogg": "x", "txt": number})
+        for number, split in enumerate(splits)
+    ]  # fmt: skip
+    tasks = replace(WORK, together=("text",)).tasks(encoded([*came, make_sample(9, text="other")]))
+    left_out: Any = next(task.payload for task in tasks if "left-out" in task.name)
+    said = [(one["key"], one["reason"], one["detail"]) for one in left_out["left_out"]]
+    assert said == [
+        (f"k{number:03d}", "equal_after_encoding", "its text is that of k000 in val")
+        for number in (1, 2, 3, 4)
+    ]
+
+
+def test_samples_of_two_splits_that_were_one_file_are_a_leak(
+    encoded: Callable[..., Inputs], make_sample: MakeSample
+) -> None:
+    came = [
+        make_sample(number, text="same", split=split).with_meta(original_sha256={"txt": "x"})
+        for number, split in enumerate(["val", "train"])
+    ]
+    with pytest.raises(IntegrityError, match="leak between splits"):
+        replace(WORK, together=("text",)).tasks(encoded(came))
+
+
 def test_finish_refuses_a_leak_in_what_was_written(
     encoded: Callable[..., Inputs], samples: list[Sample], tmp_path: Path
 ) -> None:

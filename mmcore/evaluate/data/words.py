@@ -32,6 +32,7 @@ decoder_died | decoding it ended the decoder, or took too long
 decoder_memory | decoding it took more memory than a sample may
 decoder_timeout | decoding it took longer than a sample may
 duplicate | the same as another sample
+equal_after_encoding | encoded, it equals one of another split
 exact_duplicate | the same as another sample
 forgotten | somebody asked to forget it
 held_out_twin_in_train | linked both to held-out data and to training data

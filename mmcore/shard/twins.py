@@ -1,0 +1,56 @@
+"""Samples that became equal when they were encoded: two files of one sound, say, in two splits.
+
+No split can know of it, which looks at what came in. So the one with the lowest key stays, and
+those like it in other splits go into no shard. Whatever else lies on both sides is a leak.
+"""
+
+from collections.abc import Iterable
+from itertools import combinations
+
+from mmcore.core.leaks import Leak, LeakCheck
+from mmcore.sample import MODALITIES, Sample, modality_of
+from mmcore.shard.plan import refuse
+from mmcore.shard.roster import LeftOut, Roster
+
+RULE = "twins"
+REASON = "equal_after_encoding"
+
+
+def without_twins(check: LeakCheck, roster: Roster) -> list[LeftOut]:
+    """Take out of a roster what became equal to a sample of another split, and return it.
+
+    IntegrityError when anything else lies in two splits.
+    """
+    left_out = []
+    # each look tells of one sample per split and value, and there may be more like it
+    while found := check.leaks(roster.fitting, roster.fits):
+        for leak in found:
+            twins = {key: roster.find(key) for _, key in leak.keys}
+            samples = [roster.sample(one) for one in twins.values() if one is not None]
+            if len(samples) != len(twins) or not _became_equal(leak, samples):
+                refuse(found)
+            stays, *others = sorted(leak.keys, key=lambda one: one[1])
+            for _, key in others:
+                number = twins[key]
+                assert number is not None, "all were found"
+                if roster.fits[number]:
+                    roster.fits[number] = False
+                    detail = f"its {leak.name} is that of {stays[1]} in {stays[0]}"
+                    left_out.append(LeftOut(RULE, key, number, False, REASON, detail))
+    return sorted(left_out, key=lambda one: one.key)
+
+
+def _became_equal(leak: Leak, samples: Iterable[Sample]) -> bool:
+    """Return whether samples that share a part were made of different files."""
+    if leak.name not in MODALITIES:
+        return False
+    files = [_files(sample, leak.name) for sample in samples]
+    return all(files) and all(one.isdisjoint(other) for one, other in combinations(files, 2))
+
+
+def _files(sample: Sample, modality: str) -> set[str]:
+    """Return the digests of the files that the parts of a modality were made of."""
+    known = sample.meta.get("original_sha256")
+    if not isinstance(known, dict):
+        return set()
+    return {str(digest) for name, digest in known.items() if modality_of(name) == modality}
