@@ -124,6 +124,8 @@ class MadeBefore:
 
     found: dict[At, tuple[str, str, PartRef | None]] = field(default_factory=dict)
     """The URL of the artifact, the extension, and where the bytes are."""
+    last: tuple[At, Made] | None = None
+    """What was made last in this run: samples of one picture follow one another."""
 
     def learn_row(self, row: Row, url: str) -> None:
         """Remember what a row of a committed artifact holds."""
@@ -145,10 +147,12 @@ class MadeBefore:
 
     def recall(self, mark: str, extension: str, part: Part) -> Made | None:
         """Return what a stage had made of a part, with its bytes; None unless they are whole."""
-        if not self.found or (part.ref is None and part.data is None):
+        if not self.found and self.last is None:
             return None
-        sha256 = part.ref.sha256 if part.ref is not None else sha256_hex(part.data or b"")
-        known = self.found.get((mark, extension, sha256))
+        at = (mark, extension, _digest(part))
+        if self.last is not None and self.last[0] == at:
+            return self.last[1]
+        known = self.found.get(at)
         if known is None:
             return None
         url, name, ref = known
@@ -163,8 +167,12 @@ class MadeBefore:
             return None
         return Made(mark, extension, name, Part(data=data))
 
+    def learn(self, made: Made, part: Part) -> None:
+        """Remember what a stage has just made of a part."""
+        self.last = ((made.by, made.of, _digest(part)), made)
+
     def to_json(self) -> Json:
-        """Return all of it as it goes to another process."""
+        """Return what is found in artifacts, as it goes to another process."""
         said: list[Json] = []
         for at, (url, name, ref) in self.found.items():
             where: Json = None
@@ -182,6 +190,13 @@ class MadeBefore:
                 for by, of, sha256, url, name, ref in value
             }
         )
+
+
+def _digest(part: Part) -> str:
+    if part.ref is not None:
+        return part.ref.sha256
+    assert part.data is not None, "a part has bytes or a reference"
+    return sha256_hex(part.data)
 
 
 def has_made(manifest: Manifest, marks: Sequence[str]) -> bool:

@@ -229,7 +229,10 @@ def _ahead(
             made = made_of(link.mark, extension, loaded, link.worker(loaded))
         except SampleError:
             made = None
-    return sample if made is None else with_made(sample, made)
+    if made is None:
+        return sample
+    memory.made.learn(made, sample.parts[extension])
+    return with_made(sample, made)
 
 
 def _recalled(sample: Sample, link: _Link, memory: Memory) -> tuple[Sample, bool]:

@@ -211,6 +211,35 @@ def test_what_was_made_before_and_is_damaged_is_made_anew(tmp_path: Path) -> Non
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotedEncode(EncodeImage):
+    """Encode pictures, and leave a line in a file for each."""
+
+    notes: str = ""
+
+    def build(self) -> Worker:
+        encode = super().build()
+
+        def noting(sample: Sample) -> Outcome:
+            with open(self.notes, "a") as notes:
+                notes.write(f"{sample.key}\n")
+            return encode(sample)
+
+        return noting
+
+
+def test_a_picture_that_several_samples_have_in_a_row_is_encoded_once(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name, seed in (("a-en", 1), ("a-fr", 1), ("b-en", 2)):
+        (corpus / f"{name}.jpg").write_bytes(jpeg(90, 80, seed))
+    noted = NotedEncode(side=32, notes=str(tmp_path / "notes"))
+    made = run(graph(corpus, encode=(noted,)), tmp_path / "root")["encode"]
+    assert (tmp_path / "notes").read_text().split() == ["a-en", "b-en"]
+    digests = [part.sha256 for one in read_kept(made) if (part := one.parts["jpg"].ref)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deadly(EncodeImage):
     """Encode pictures, but for one of 90 pixels, which ends the process."""
 

@@ -63,9 +63,9 @@ def test_no_row_is_left_out_that_a_result_could_show() -> None:
     # every second row and column black: what is passed over would leave stripes, or nothing
     image = np.zeros((600, 600, 3), np.uint8)
     image[::2, ::2] = 255
-    for side in (299, 200, 150, 100, 37):
+    for side in (340, 310, 299, 200, 100, 37):
         small = resize(image, side, side).astype(int)
-        assert np.abs(small - 64).max() <= 70, side
+        assert np.abs(small - 64).max() <= 30, side
         assert abs(small.mean() - 64) < 3, side
 
 
