@@ -17,6 +17,7 @@ from mmcore.core.manifest import FileRecord
 from mmcore.core.rows import record_pieces
 
 ROWS_PER_GROUP = 8192
+_MAX_PIECES = 64
 _MAGIC = b"PAR1"
 _BYTES_AT_ONCE = 1 << 22
 
@@ -55,9 +56,18 @@ def write_grown(
 def read_groups(url: str) -> Iterator[pa.Table]:
     """Yield the rows of a table, a group of them at a time."""
     with storage.open_read(url) as stream:
-        file = pq.ParquetFile(stream)
+        # a local file as one buffer: what is no buffer may be read ahead by a thread
+        is_local = storage.is_local(url)
+        source = pa.BufferReader(pa.memory_map(url).read_buffer()) if is_local else stream
+        file = pq.ParquetFile(source)
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, use_threads=False)
+
+
+def is_in_pieces(url: str) -> bool:
+    """Return whether a table has grown so often by so little that it is better written anew."""
+    metadata = _Old.open(url).metadata
+    return bool(metadata.num_row_groups > _MAX_PIECES + 2 * metadata.num_rows // ROWS_PER_GROUP)
 
 
 @dataclass(frozen=True)

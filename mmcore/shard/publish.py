@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from mmcore import storage
-from mmcore.core.grown_table import read_groups, write_grown
+from mmcore.core.grown_table import is_in_pieces, read_groups, write_grown
 from mmcore.core.leaks import Known, LeakCheck
 from mmcore.core.manifest import FileRecord
 from mmcore.core.rows import file_record
@@ -163,8 +163,11 @@ def _write_rows(
             for sample in samples_in(before.rows()):
                 check.add(sample.as_sample(base=what.step))
 
+        # rows that count no more are taken out, for which all old ones are written anew
+        anew = before is not None and (bool(dead) or is_in_pieces(before.table_url))
+
         def rows() -> Iterator[pa.Table]:
-            if before and dead:
+            if before and anew:
                 yield from before.rows()
             for tar in new_tars:
                 table = _rows_of(tar, context)
@@ -174,8 +177,7 @@ def _write_rows(
                     check.add(tally.add(sample, step=what.step))
                 yield table
 
-        # rows that count no more are taken out, for which all old ones are written anew
-        whole = before.table_url if before and not dead else None
+        whole = before.table_url if before and not anew else None
         table = write_grown(context.output_url, TABLE_NAME, rows(), SCHEMA, before=whole)
         refuse(check.leaks(lambda: _again(what, new_tars, context, before, known)))
         return [table, index.finish(context.output_url)], tally

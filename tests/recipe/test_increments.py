@@ -1,8 +1,10 @@
 """A dataset that grows: new data costs what new data costs, and what is old stays as it is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from corpus import NUM_FOUND, NUM_SOUND, ORIGINAL, write_corpus, write_recipe, write_sample
 
@@ -16,6 +18,8 @@ from mmcore.core.tombstones import read_tombstones
 from mmcore.encode.tokenizer import TOKENIZER_NAME, given_tokenizer
 from mmcore.errors import StepError
 from mmcore.executors.local import LocalExecutor
+from mmcore.ingest.folder import FolderLayout
+from mmcore.ingest.layout import Grouping, SourceFile
 from mmcore.media.array import array_of
 from mmcore.recipe.build import load_recipe
 from mmcore.shard.reader import find_sample, read_part, read_samples
@@ -379,6 +383,51 @@ def test_a_new_file_that_forms_no_sample_leaves_nothing_to_do(tmp_path: Path) ->
     assert not second["scan"].was_cached
     assert all(result.was_cached for name, result in second.items() if name != "scan")
     assert second["shard"].artifact.url == first["shard"].artifact.url
+
+
+def test_an_increment_of_new_samples_decodes_no_row_of_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
+    run(recipe, tmp_path / "root")
+    add_samples(corpus)
+
+    def refused(url: str) -> Any:
+        raise AssertionError(f"the rows of {url} are read")
+
+    monkeypatch.setattr("mmcore.shard.earlier.read_groups", refused)
+    grouped: list[str] = []
+    group = FolderLayout.group
+
+    def seen(layout: FolderLayout, files: Sequence[SourceFile]) -> Grouping:
+        grouped.extend(file.path for file in files)
+        return group(layout, files)
+
+    monkeypatch.setattr(FolderLayout, "group", seen)
+    grown = run(recipe, tmp_path / "root")
+    assert grown["shard"].artifact.manifest.counts.kept == NUM_NEW
+    assert len(read_samples(grown["shard"].artifact.url)) == NUM_SOUND + NUM_NEW
+    # all old files but one: whether anything of the corpus stayed is told by the first
+    stems = {path.rpartition("/")[2].split(".")[0] for path in grouped}
+    assert {f"{i}" for i in range(200, 200 + NUM_NEW)} < stems
+    assert len(stems) <= NUM_NEW + 2
+
+
+def test_a_table_that_grew_often_is_written_anew_and_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    recipe = write_recipe(tmp_path / "tiny.yaml", corpus)
+    run(recipe, tmp_path / "root")
+    monkeypatch.setattr("mmcore.core.grown_table._MAX_PIECES", 1)
+    num_groups = []
+    for number in range(3):
+        add_samples(corpus, first=300 + 10 * number, num=2)
+        last = run(recipe, tmp_path / "root")["shard"].artifact
+        num_groups.append(pq.ParquetFile(Path(last.url, "manifest.parquet")).num_row_groups)
+    assert num_groups == [2, 1, 2]
+    assert len({one.key for one in read_samples(last.url)}) == NUM_SOUND + 6
 
 
 def test_increments_follow_each_other(tmp_path: Path) -> None:
