@@ -45,6 +45,7 @@ class ShardedDataset:
         self._by_key = {entry.info.key: entry for entry in self.entries}
         self._by_split: dict[str, list[Entry]] = {}
         self._last: dict[str, int] = {}
+        self._num_bytes = {file.path: file.num_bytes for file in artifact.manifest.files}
         for entry in self.entries:
             self._by_split.setdefault(entry.info.split, []).append(entry)
             self._last[entry.info.shard] = entry.info.index
@@ -90,6 +91,7 @@ class ShardedDataset:
             tuple(parts),
             visit,
             self._last[info.shard] == info.index,
+            self._num_bytes.get(info.shard, 0),
             group,
         )
 

@@ -52,6 +52,8 @@ class Wanted(NamedTuple):
     """Which of the times that this sample is read; see `mmcore.load.order.Picks`."""
     is_last: bool = False
     """Whether nothing of the table comes after it in the shard."""
+    shard_bytes: int = 0
+    """How long the shard must be; 0 where nobody knows."""
     group: str = ""
     """The group of samples it is fetched with, where the shard is elsewhere."""
 
@@ -143,7 +145,10 @@ class SampleReader:
 
     def _whole(self, wanted: Wanted) -> bytes:
         more = _CLOSING_BYTES if wanted.is_last and not wanted.group else 0
-        return self._read(wanted, wanted.first, wanted.last - wanted.first + more)
+        data = self._read(wanted, wanted.first, wanted.last - wanted.first + more)
+        if wanted.url in self._handles:
+            self._check_length(wanted)
+        return data
 
     def _read(self, wanted: Wanted, offset: int, num_bytes: int) -> bytes:
         if wanted.group and self._cache is not None:
@@ -176,6 +181,13 @@ class SampleReader:
         if self._seen.get(place) != found:
             self._seen[place] = found
             self._verified.pop(place, None)
+
+    def _check_length(self, wanted: Wanted) -> None:
+        num_bytes = self._seen[wanted.url][1]
+        if wanted.shard_bytes not in (0, num_bytes):
+            raise IntegrityError(
+                f"{wanted.url} has {num_bytes} bytes, not {wanted.shard_bytes}. {_remedy(wanted)}"
+            )
 
 
 def _checked(wanted: Wanted, data: bytes) -> dict[str, bytes]:
