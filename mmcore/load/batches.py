@@ -173,7 +173,6 @@ class OpenMultimodal:
         self._cache = config.disk_cache([one.artifact for one in self._plan.all_sources])
         self._decoder = Decoder(config.decoding, tokenizer, SampleReader(self._cache))
         self._ahead: Ahead | None = None
-        self._reader: ReaderProcess | None = None
 
     @property
     def labels(self) -> Sequence[str]:
@@ -226,7 +225,8 @@ class OpenMultimodal:
     @property
     def reader_pid(self) -> int | None:
         """The process that reads for this rank, once there is one."""
-        return None if self._reader is None else self._reader.pid
+        maker = None if self._ahead is None else self._ahead.maker
+        return maker.pid if isinstance(maker, ReaderProcess) else None
 
     def close(self) -> None:
         """End the reader process, and let go of files."""
@@ -237,7 +237,7 @@ class OpenMultimodal:
 
     def __del__(self) -> None:
         # of one that was not opened to the end there is nothing to close
-        if "_reader" in self.__dict__:
+        if "_ahead" in self.__dict__:
             self.close()
 
     def _taken(self, spot: Spot, batch_size: int) -> Batch:
@@ -248,7 +248,7 @@ class OpenMultimodal:
 
     def _ahead_of(self, batch_size: int, global_batch_size: int) -> Ahead:
         """Return what makes batches of a size, started if it is not there."""
-        if self._reader is not None and self._reader.batch_size < batch_size:
+        if self._ahead is not None and self._ahead.maker.batch_size < batch_size:
             self._end_reader()
         if self._ahead is None:
             self._ahead = Ahead(
@@ -259,23 +259,22 @@ class OpenMultimodal:
         return self._ahead
 
     def _maker(self, batch_size: int) -> Maker:
+        num_slots = self.config.num_slots
         if not self.config.workers:
-            return InProcess(self._decoder)
-        self._reader = ReaderProcess(
+            return InProcess(self._decoder, num_slots=num_slots, batch_size=batch_size)
+        return ReaderProcess(
             self.config.decoding,
             self._tokenizer,
             cache=self._cache,
             num_threads=self.config.workers,
-            num_slots=self.config.num_slots,
+            num_slots=num_slots,
             batch_size=batch_size,
         )
-        return self._reader
 
     def _end_reader(self) -> None:
-        self._ahead = None
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.maker.close()
 
     def _label(self, info: SampleInfo) -> str:
         return str(info.meta.get(self.config.label_field) or "")

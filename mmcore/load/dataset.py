@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from mmcore import storage
 from mmcore.core.forgotten import hidden_keys
@@ -15,6 +16,7 @@ from mmcore.load.reading import BLOCK_BYTES, SampleReader, Slice, Wanted
 from mmcore.sample import PartRef, sha256_hex
 
 TABLE_NAME = "manifest.parquet"
+_OFFSET = attrgetter("offset")
 GROUP_SAMPLES = 256
 GROUP_BYTES = 8 << 20
 """Samples of a shard elsewhere are fetched in groups: so many of them, or so many bytes."""
@@ -39,7 +41,7 @@ class ShardedDataset:
     def __init__(self, artifact: Artifact, hidden: frozenset[str] | None = None) -> None:
         self._reader = SampleReader()
         self.artifact = artifact
-        self.url = artifact.url
+        self.url = artifact.url.rstrip("/")
         hidden = hidden_keys(artifact.url) if hidden is None else hidden
         self.entries = [one for one in _read_table(artifact) if one.info.key not in hidden]
         self._by_key = {entry.info.key: entry for entry in self.entries}
@@ -81,13 +83,14 @@ class ShardedDataset:
         """Return what a reader has to know of a sample."""
         info = entry.info
         parts = [Slice(name, r.offset, r.num_bytes, r.sha256) for name, r in entry.parts.items()]
-        parts.sort(key=lambda part: part.offset)
+        parts.sort(key=_OFFSET)
+        end = parts[-1].offset + parts[-1].num_bytes
         return Wanted(
             info.key,
             self.url,
             info.shard,
-            _first(entry),
-            _last(entry),
+            parts[0].offset - BLOCK_BYTES,
+            end + -end % BLOCK_BYTES,
             tuple(parts),
             visit,
             self._last[info.shard] == info.index,

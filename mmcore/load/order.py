@@ -11,6 +11,8 @@ import numpy as np
 
 from mmcore.load.sampler import Indices, Shuffle, permuted, shuffled
 
+_NUM_AT_ONCE = 1024
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -54,7 +56,7 @@ class Order:
     """Of the samples of each source: batches are then made of samples of like length."""
     num_sorted_batches: int = 0
     """So many batches in a row are sorted together by length."""
-    _newest: tuple[tuple[int, int], Picks] | None = None
+    _newest: tuple[tuple[int, int, int | None, int | None], Picks] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -65,7 +67,7 @@ class Order:
         """Return some rows of a global batch."""
         size = self.global_batch_size
         if self.lengths is None or self.num_sorted_batches <= 1:
-            return self._at(epoch, np.arange(step * size, (step + 1) * size, dtype=np.int64)[rows])
+            return self._unsorted(epoch, step, rows)
         first = step - step % self.num_sorted_batches
         num = min(self.num_sorted_batches, self.num_steps - first)
         by_length = self._sorted(epoch, first, num)
@@ -75,9 +77,22 @@ class Order:
         which = int(drawn[0])
         return by_length[slice(which * size, (which + 1) * size)][rows]
 
+    def _unsorted(self, epoch: int, step: int, rows: slice) -> Picks:
+        """Compute some steps at once: a few numbers cost as much as a few hundred."""
+        offsets = np.arange(self.global_batch_size, dtype=np.int64)[rows]
+        num = max(1, _NUM_AT_ONCE // max(1, len(offsets)))
+        first = step - step % num
+        at = epoch, first, rows.start, rows.stop
+        if self._newest is None or self._newest[0] != at:
+            steps = np.arange(first, max(step + 1, min(first + num, self.num_steps)))
+            positions = steps[:, None] * self.global_batch_size + offsets
+            self._newest = at, self._at(epoch, positions.ravel())
+        start = (step - first) * len(offsets)
+        return self._newest[1][slice(start, start + len(offsets))]
+
     def _sorted(self, epoch: int, first: int, num: int) -> Picks:
         """Return some batches as one, by length; the next step asks for the same."""
-        if self._newest is not None and self._newest[0] == (epoch, first):
+        if self._newest is not None and self._newest[0] == (epoch, first, None, None):
             return self._newest[1]
         size = self.global_batch_size
         assert self.lengths is not None, "batches are sorted by known lengths"
@@ -87,7 +102,7 @@ class Order:
             here = together.sources == source
             lengths[here] = known[together.indices[here]]
         found = together[np.argsort(lengths, kind="stable")]
-        self._newest = (epoch, first), found
+        self._newest = (epoch, first, None, None), found
         return found
 
     def _at(self, epoch: int, positions: Indices) -> Picks:

@@ -40,6 +40,11 @@ class Maker(Protocol):
     """Makes batches in the order in which they are asked for."""
 
     @property
+    def batch_size(self) -> int:
+        """How many samples a batch may have."""
+        ...
+
+    @property
     def has_room(self) -> bool:
         """Whether one more can be asked for before the next is taken."""
         ...
@@ -68,9 +73,17 @@ class Maker(Protocol):
 class InProcess:
     """Makes batches when they are taken, in this process."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, *, num_slots: int, batch_size: int) -> None:
+        self._batch_size = batch_size
         self._decoder = decoder
+        # memory that is new for every batch would cost a tenth of decoding into it
+        num_bytes = decoder.config.batch_bytes(batch_size)
+        self._ring = Ring(num_slots, num_bytes, is_shared=False)
         self._asked: deque[tuple[Sequence[Wanted], int]] = deque()
+
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
 
     @property
     def has_room(self) -> bool:
@@ -84,15 +97,20 @@ class InProcess:
 
     def take(self) -> Arrays:
         wanted, seed = self._asked.popleft()
-        arena = Arena()
-        self._decoder.fill(wanted, arena, seed=seed)
-        return arena.arrays
+        slot = self._ring.take()
+        arena = Arena(self._ring.memory(slot))
+        try:
+            self._decoder.fill(wanted, arena, seed=seed)
+        except BaseException:
+            self._ring.give_back(slot)
+            raise
+        return self._ring.arrays(slot, arena.placed)
 
     def drop(self) -> None:
         self._asked.clear()
 
     def close(self) -> None:
-        """Nothing: the decoder is its owner's."""
+        self._ring.close()
 
 
 class ReaderProcess:
@@ -108,7 +126,7 @@ class ReaderProcess:
         num_slots: int,
         batch_size: int,
     ) -> None:
-        self.batch_size = batch_size
+        self._batch_size = batch_size
         self._ring = Ring(num_slots, config.batch_bytes(batch_size))
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "mmcore.load.reader_process"]
@@ -136,6 +154,10 @@ class ReaderProcess:
     def pid(self) -> int:
         """Of the process."""
         return self._process.pid
+
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
 
     @property
     def has_room(self) -> bool:

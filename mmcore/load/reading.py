@@ -60,7 +60,7 @@ class Wanted(NamedTuple):
     @property
     def url(self) -> str:
         """Where the shard lies."""
-        return storage.join(self.dataset_url, self.shard)
+        return f"{self.dataset_url}/{self.shard}"
 
     @staticmethod
     def from_json(value: Sequence[object]) -> "Wanted":
@@ -106,14 +106,18 @@ class SampleReader:
             self._verified.setdefault(place, set()).add(wanted.first)
             return {name: found[name] for name in extensions}
         chosen = [part for part in wanted.parts if part.extension in extensions]
+        if len(chosen) == 1:
+            (part,) = chosen
+            data = self._read(wanted, part.offset, part.num_bytes)
+            if len(data) != part.num_bytes:
+                raise _other_bytes(wanted, part)
+            return {part.extension: data}
         first = min((part.offset for part in chosen), default=0)
         last = max((part.offset + part.num_bytes for part in chosen), default=0)
         if last - first <= sum(part.num_bytes for part in chosen) + _MAX_WASTE_BYTES:
             data = self._read(wanted, first, last - first)
             found = {
-                part.extension: data[part.offset - first :][: part.num_bytes]
-                if len(chosen) > 1
-                else data
+                part.extension: data[part.offset - first : part.offset - first + part.num_bytes]
                 for part in chosen
             }
         else:
@@ -155,14 +159,13 @@ class SampleReader:
             with self._cache.opened(self._groups[wanted.group]) as handle:
                 self._look(wanted.group, os.fstat(handle))
                 return os.pread(handle, num_bytes, offset - self._groups[wanted.group].first)
-        if not storage.is_local(wanted.url):
-            return storage.read(wanted.url, offset=offset, num_bytes=num_bytes)
+        url = wanted.url
+        if not storage.is_local(url):
+            return storage.read(url, offset=offset, num_bytes=num_bytes)
         try:
-            return os.pread(self._handle(wanted.url), num_bytes, offset)
+            return os.pread(self._handle(url), num_bytes, offset)
         except OSError as error:
-            raise StorageError(
-                f"cannot read {wanted.url}: {error}. Run again when it is back."
-            ) from error
+            raise StorageError(f"cannot read {url}: {error}. Run again when it is back.") from error
 
     def _handle(self, url: str) -> int:
         """Return a handle that stays open: opening a file anew costs more than the read."""

@@ -4,6 +4,7 @@ The memory has no name: it passes as a file descriptor, clashes with nothing, an
 last process that has it.
 """
 
+import contextlib
 import ctypes
 import math
 import mmap
@@ -17,6 +18,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 _ALIGNMENT = 64
+_NO_HANDLE = -1
 
 
 class Placed(NamedTuple):
@@ -70,13 +72,20 @@ def room(num_bytes: int) -> int:
 class Ring:
     """Slots of equal size; whoever takes arrays from one holds it as long as one of them."""
 
-    def __init__(self, num_slots: int, slot_bytes: int) -> None:
+    def __init__(self, num_slots: int, slot_bytes: int, *, is_shared: bool = True) -> None:
         self.num_slots = num_slots
         self.slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        self.handle = os.memfd_create("mmcore-batches", os.MFD_CLOEXEC)
+        num_bytes = num_slots * self.slot_bytes
         # a page takes memory once something is written to it
-        os.ftruncate(self.handle, num_slots * self.slot_bytes)
-        self._memory = mmap.mmap(self.handle, num_slots * self.slot_bytes)
+        if is_shared:
+            self.handle = os.memfd_create("mmcore-batches", os.MFD_CLOEXEC)
+            os.ftruncate(self.handle, num_bytes)
+            self._memory = mmap.mmap(self.handle, num_bytes)
+        else:
+            self.handle = _NO_HANDLE
+            self._memory = mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with contextlib.suppress(OSError):  # a kernel without large pages
+                self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._free = deque(range(num_slots))
         self._num_held = 0
 
@@ -86,8 +95,8 @@ class Ring:
         return len(self._free)
 
     def take(self) -> int:
-        """Return a free slot."""
-        return self._free.popleft()
+        """Return a free slot, the one used last: it may still lie in the processor's cache."""
+        return self._free.pop()
 
     def give_back(self, slot: int) -> None:
         """Say that a slot can be filled again."""
@@ -115,9 +124,14 @@ class Ring:
         weakref.finalize(memory, self._let_go, slot).atexit = False
         return found
 
+    def memory(self, slot: int) -> memoryview:
+        """Return the bytes of a slot."""
+        return slot_of(self._memory, slot, self.slot_bytes)
+
     def close(self) -> None:
         """Let go of the memory, as far as nobody has arrays in it."""
-        os.close(self.handle)
+        if self.handle != _NO_HANDLE:
+            os.close(self.handle)
 
     def _let_go(self, slot: int) -> None:
         self._num_held -= 1

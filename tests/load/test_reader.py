@@ -15,6 +15,7 @@ from mmcore.core.loader import Batch
 from mmcore.core.step import Inputs
 from mmcore.errors import IntegrityError, StepError
 from mmcore.load.batches import MultimodalLoader, OpenMultimodal
+from mmcore.load.reader import ReaderProcess
 
 SAMPLES = coloured_samples({"train": 23, "val": 3})
 LOADER = MultimodalLoader(image_side=16, num_mels=8, max_tokens=6, pack_tokens=12)
@@ -85,8 +86,9 @@ def test_arrays_of_a_batch_lie_in_the_ring_and_its_slot_is_free_when_they_are_go
 ) -> None:
     batches = stream(dataset)
     first = next(batches)
-    reader = dataset._reader
-    assert reader is not None
+    assert dataset._ahead is not None
+    reader = dataset._ahead.maker
+    assert isinstance(reader, ReaderProcess)
     assert not first.arrays["image"].flags.owndata
     assert reader._ring._num_held == 1
     del first
@@ -96,8 +98,9 @@ def test_arrays_of_a_batch_lie_in_the_ring_and_its_slot_is_free_when_they_are_go
 def test_it_reads_no_further_ahead_than_there_are_slots(dataset: OpenMultimodal) -> None:
     batches = stream(dataset)
     next(batches)
-    assert dataset._reader is not None
-    assert dataset._reader._num_asked <= LOADER.num_slots
+    assert dataset._ahead is not None
+    assert isinstance(dataset._ahead.maker, ReaderProcess)
+    assert dataset._ahead.maker._num_asked <= LOADER.num_slots
 
 
 def test_going_on_elsewhere_leaves_nothing_of_the_place_before(dataset: OpenMultimodal) -> None:
