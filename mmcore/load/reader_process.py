@@ -4,6 +4,7 @@ It is told what to put into which slot of the ring, a line of JSON each, and ans
 that says where the arrays lie. It ends with the connection to its trainer.
 """
 
+import contextlib
 import json
 import mmap
 import os
@@ -46,8 +47,11 @@ def main() -> None:
             answer["placed"] = arena.placed
         except (MmError, MemoryError, OSError) as error:
             answer["error"] = [type(error).__name__, str(error)]
-        lines.write(json.dumps(answer).encode() + b"\n")
-        lines.flush()
+        try:
+            lines.write(json.dumps(answer).encode() + b"\n")
+            lines.flush()
+        except ConnectionError:  # the trainer is gone
+            os._exit(0)
 
 
 def _decoder(told: dict[str, Any]) -> Decoder:
@@ -59,11 +63,13 @@ def _decoder(told: dict[str, Any]) -> Decoder:
 
 def _listen(lines: Any, asked: "queue.SimpleQueue[dict[str, Any]]", reader: SampleReader) -> None:
     """Take questions while batches are made: what they will need is fetched meanwhile."""
-    while line := lines.readline():
-        question = json.loads(line)
-        reader.learn([Group.from_json(one) for one in question["groups"]])
-        if "slot" in question:
-            asked.put(question)
+    # a trainer may end with answers unread, which resets the connection
+    with contextlib.suppress(ConnectionError):
+        while line := lines.readline():
+            question = json.loads(line)
+            reader.learn([Group.from_json(one) for one in question["groups"]])
+            if "slot" in question:
+                asked.put(question)
     os._exit(0)
 
 

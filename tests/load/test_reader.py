@@ -180,16 +180,20 @@ time.sleep(60)
 """
 
 
-def test_it_dies_with_its_trainer(tmp_path: Path) -> None:
+def test_it_dies_with_its_trainer_and_has_nothing_to_say(tmp_path: Path) -> None:
     support = str(Path(__file__).parents[1] / "support")
     trainer = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, str(tmp_path), support], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", TRAINER, str(tmp_path), support],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert trainer.stdout is not None
     pid = int(trainer.stdout.readline())
     assert READER.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    time.sleep(0.5)  # answers have come that nobody will read
     trainer.kill()
-    trainer.communicate()
+    assert trainer.communicate() == ("", "")
     deadline = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
