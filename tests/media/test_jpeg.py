@@ -7,7 +7,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mmcore.media.jpeg import decodes, jpeg_facts, without_metadata
+from mmcore.media.array import Pixels
+from mmcore.media.image import decode_image
+from mmcore.media.jpeg import decode_into, decodes, jpeg_facts, without_metadata
 
 
 def photo(width: int = 400, height: int = 300, *, mode: str = "RGB", **options: object) -> bytes:
@@ -101,3 +103,32 @@ def test_fill_bytes_before_a_marker_are_taken() -> None:
     facts = jpeg_facts(data[:at] + b"\xff\xff" + data[at:])
     assert facts is not None
     assert facts.width == 400
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2}])
+def test_a_plain_jpeg_is_decoded_into_an_array_as_it_is_without_one(
+    mode: str, options: dict[str, object]
+) -> None:
+    data = photo(mode=mode, **options)
+    out = np.full((300, 400, 3), 7, np.uint8)
+    assert decode_into(data, out)
+    assert (out == decode_image(data)).all()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        photo(exif=exif(6)),
+        photo(mode="CMYK"),
+        photo(401),
+        photo()[:5000],
+        photo()[:30],
+        photo()[:2],
+        b"\x89PNG\r\n\x1a\n",
+        b"",
+    ],
+    ids=["turned", "cmyk", "wider", "cut", "cut in its head", "a marker", "png", "nothing"],
+)
+def test_what_needs_another_look_is_not_decoded_into_an_array(data: bytes) -> None:
+    assert not decode_into(data, np.zeros((300, 400, 3), np.uint8))
