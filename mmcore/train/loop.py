@@ -25,7 +25,7 @@ from mmcore.models.saved import load_saved_model, model_files
 from mmcore.models.warm import start_from
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
-from mmcore.train.engine import Engine, World, build_engine
+from mmcore.train.engines import Engine, World, build_engine
 from mmcore.train.schedule import learning_rate
 
 TRAIN_SPLIT = "train"

@@ -15,14 +15,9 @@ from mmcore.models.config import LossConfig
 from mmcore.models.losses import training_loss
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
-from mmcore.train.engine import (
-    Engine,
-    TorchEngine,
-    World,
-    build_engine,
-    deepspeed_config,
-    parameter_groups,
-)
+from mmcore.train.engines import Engine, TorchEngine, World, build_engine
+from mmcore.train.engines.deepspeed_config import deepspeed_config
+from mmcore.train.engines.optimizers import parameter_groups
 
 ALONE = World(rank=0, num_ranks=1, local_rank=0)
 # no batch statistics and no dropout: what is left must not depend on the number of ranks
