@@ -24,8 +24,10 @@ from mmcore.models.multimodal import MultimodalModel
 from mmcore.models.saved import load_saved_model, model_files
 from mmcore.models.warm import start_from
 from mmcore.sample import Json
+from mmcore.telemetry.event_file import EVENT_FILE_NAME, EventFile
 from mmcore.train.config import TrainConfig
 from mmcore.train.engines import Engine, World, build_engine
+from mmcore.train.meter import Meter, peak_flops, scalars_of
 from mmcore.train.schedule import learning_rate
 
 TRAIN_SPLIT = "train"
@@ -69,28 +71,41 @@ def train(
     torch.manual_seed((config.seed << 20) + world.rank + 1)
     engine = build_engine(model, config, world)
     log = _Log(output_url if world.rank == 0 else None, fence)
+    meter = Meter(
+        world, global_batch_size=config.global_batch_size, peak_flops=peak_flops(world.device)
+    )
     step = 0
     try:
         for epoch in range(config.epochs):
             started = time.perf_counter()
             engine.evaluating(is_evaluating=False)
-            for batch in _rank_epoch(dataset, config, world, epoch):
-                figures = _train_step(engine, model_config, config, world, batch, step, num_steps)
+            meter.start_epoch()
+            for batch in meter.waiting(_rank_epoch(dataset, config, world, epoch)):
+                with meter.step(batch):
+                    figures = _train_step(
+                        engine, model_config, config, world, batch, step, num_steps
+                    )
                 log.metrics({"step": step, "epoch": epoch, **figures})
+                if window := meter.window():
+                    log.clock({"epoch": epoch, "step": step, **window})
                 step += 1
                 if step % _REPORT_EVERY == 0:
                     message = f"epoch {epoch + 1}/{config.epochs}, loss {figures['loss']:.3f}"
-                    report(_progress(step, num_steps, message))
+                    report(_progress(step, num_steps, meter.tell(message)))
             trained = time.perf_counter()
+            pace = meter.epoch(engine.gather)
             validation = validate(engine, model_config, dataset, world)
             held_out = validation.figures()
             log.metrics({"step": step - 1, "epoch": epoch, **held_out})
-            log.timing(epoch, step, trained - started, time.perf_counter() - trained)
+            seconds = {
+                "train_seconds": round(trained - started, 3),
+                "validate_seconds": round(time.perf_counter() - trained, 3),
+            }
+            log.clock({"epoch": epoch, "step": step - 1, **seconds, **pace})
             log.flush()
-            metrics = {"train_loss": figures["loss"], "learning_rate": figures["lr"], **held_out}
-            report({"kind": "epoch", "step": step - 1, "metrics": metrics})
+            report({"kind": "epoch", "step": step - 1, "metrics": _curves(figures, held_out, pace)})
             message = f"epoch {epoch + 1}/{config.epochs}, {_brief(held_out)}"
-            report(_progress(step, num_steps, message))
+            report(_progress(step, num_steps, meter.tell(message)))
         weights = engine.weights()
         fusion = ProductOfExperts(model.modalities)
         held_out = weighted(fusion, validation).figures()
@@ -284,23 +299,30 @@ class _Log:
         self._fence = fence
         self._metrics: list[str] = []
         self._timing: list[str] = []
+        self._events = EventFile(wall_time=time.time())
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Add a line; values that are not numbers are left out."""
-        self._metrics.append(_line({k: v for k, v in values.items() if _is_finite(v)}))
+        finite = {k: v for k, v in values.items() if _is_finite(v)}
+        self._metrics.append(_line(finite))
+        self._event("", finite)
 
-    def timing(self, epoch: int, step: int, train_seconds: float, validate_seconds: float) -> None:
+    def clock(self, values: Mapping[str, Any]) -> None:
         """Add a line of the clock."""
-        seconds = {"train_seconds": train_seconds, "validate_seconds": validate_seconds}
-        rounded = {name: round(value, 3) for name, value in seconds.items()}
-        self._timing.append(_line({"epoch": epoch, "step": step - 1, **rounded}))
+        self._timing.append(_line(values))
+        self._event("clock/", scalars_of(values))
 
     def files(self) -> dict[str, bytes]:
         """Return the files by name."""
         return {
             METRICS_NAME: "".join(self._metrics).encode(),
             TIMING_NAME: "".join(self._timing).encode(),
+            EVENT_FILE_NAME: bytes(self._events.data),
         }
+
+    def _event(self, prefix: str, values: Mapping[str, float]) -> None:
+        scalars = {f"{prefix}{k}": v for k, v in values.items() if k not in ("step", "epoch")}
+        self._events.scalars(scalars, step=int(values["step"]), wall_time=time.time())
 
     def check_place(self) -> None:
         """Raise LeaseLost when another run trains in this one's place by now."""
@@ -315,7 +337,7 @@ class _Log:
                 storage.write(storage.join(self._output_url, name), data)
 
 
-def _line(values: Mapping[str, float]) -> str:
+def _line(values: Mapping[str, Any]) -> str:
     return json.dumps(dict(values), allow_nan=False) + "\n"
 
 
@@ -329,6 +351,16 @@ def _is_finite(value: float) -> bool:
 
 def _progress(done: int, total: int, message: str) -> dict[str, Json]:
     return {"kind": "progress", "done": done, "total": total, "message": message}
+
+
+def _curves(
+    figures: Mapping[str, float], held_out: Mapping[str, float], pace: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return what MLflow is told of an epoch: its last step, its validation and its clock."""
+    own = {name: value for name, value in figures.items() if name not in ("lr", "samples")}
+    named = {name if name == "grad_norm" else f"train_{name}": own[name] for name in own}
+    found = {**named, "learning_rate": figures["lr"], **held_out, **scalars_of(pace)}
+    return {name: value for name, value in found.items() if _is_finite(value)}
 
 
 def _brief(validation: Mapping[str, float]) -> str:

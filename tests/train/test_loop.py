@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from event_files import read_events
 from shards import Stored, coloured_samples, write_inputs
 from tiny_models import TINY_MODEL
 
@@ -74,7 +75,35 @@ def test_a_line_is_written_per_step_and_per_epoch(inputs: Inputs, tmp_path: Path
         (1, 2 * steps_per_epoch - 1),
     ]
     assert {"lr", "grad_norm", "class_text", "contrastive_image_audio"} <= steps[0].keys()
-    assert len(lines(tmp_path / "timing.jsonl")) == 2
+
+
+def test_the_clock_is_told_per_epoch_apart_from_what_can_be_repeated(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    reports = run(inputs, tmp_path)
+    epochs = [line for line in lines(tmp_path / "timing.jsonl") if "train_seconds" in line]
+    assert [(line["epoch"], line["step"]) for line in epochs] == [(0, 3), (1, 7)]
+    for line in epochs:
+        assert line["samples_per_second"] > 0
+        assert line["tokens_per_second"] > 0
+        assert 0 <= line["data_stall"] <= 1
+        assert line["memory_bytes"][0] > 2**20
+    told = next(report["metrics"] for report in reports if report["kind"] == "epoch")
+    assert {"samples_per_second", "data_stall", "grad_norm", "train_class_text", "val_loss"} <= set(
+        told
+    )
+
+
+def test_the_steps_and_the_clock_are_in_a_file_for_tensorboard(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    run(inputs, tmp_path)
+    events = read_events((tmp_path / "events.out.tfevents.mm").read_bytes())
+    losses = [(step, values["loss"]) for step, values in events if "loss" in values]
+    steps = [line for line in lines(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert losses == [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in steps]
+    assert any("clock/samples_per_second" in values for _, values in events)
+    assert any("val_accuracy" in values for _, values in events)
 
 
 def test_no_clock_is_in_what_can_be_repeated(inputs: Inputs, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_two_ranks_train_and_the_report_names_every_file(inputs: Inputs, tmp_pat
         file.name: sha256_hex(file.read_bytes()) for file in directory.iterdir()
     }
     assert {r.path for r in report.files} == {
+        "events.out.tfevents.mm",
         "labels.json",
         "metrics.jsonl",
         "model.json",
