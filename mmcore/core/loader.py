@@ -22,7 +22,35 @@ class Batch:
     audio_mel float32 [B, T, M], log-mel of 16 kHz mono; audio_mask bool [B, T]; has_audio bool [B];
     label int64 [B], an index into `labels`, or -1 where it is not known;
     group int64 [B], equal for samples that mean the same.
+    Texts that are packed besides, P rows of K tokens: packed_ids, packed_segment (the row of the
+    sample in the batch plus 1, 0 for padding) and packed_position, int64 [P, K].
     """
+    seconds_waited: float = 0.0
+    """How long whoever asked for it waited: the data stall of a step."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training stands in the stream of samples; what a checkpoint keeps of a loader."""
+
+    epoch: int = 0
+    step: int = 0
+    """The next one, counted from the beginning of the epoch."""
+
+    def after(self, *, num_steps: int) -> "Position":
+        """Return where it stands one step later, in epochs of so many steps."""
+        if self.step + 1 < num_steps:
+            return Position(self.epoch, self.step + 1)
+        return Position(self.epoch + 1, 0)
+
+    def to_json(self) -> dict[str, int]:
+        """Return it as a JSON value."""
+        return {"epoch": self.epoch, "step": self.step}
+
+    @staticmethod
+    def from_json(value: Mapping[str, int]) -> "Position":
+        """Return what `to_json` has written."""
+        return Position(int(value["epoch"]), int(value["step"]))
 
 
 @dataclass(frozen=True)
@@ -82,6 +110,10 @@ class OpenLoader(Protocol):
 
     def in_order(self, split: str, *, batch_size: int) -> Iterator[Batch]:
         """Yield every sample once, in shard order and unaugmented; the last batch may be short."""
+        ...
+
+    def close(self) -> None:
+        """End what reads ahead, and let go of files; nothing can be read any more."""
         ...
 
 

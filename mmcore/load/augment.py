@@ -1,7 +1,8 @@
-"""Changes of pictures and sounds that keep their meaning, drawn anew for every sample and epoch."""
+"""Changes of pictures, sounds and texts that keep their meaning, drawn anew for each visit."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import cv2
@@ -11,6 +12,7 @@ from mmcore.errors import ConfigError
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Frames = np.ndarray[Any, np.dtype[np.float32]]
+Ids = np.ndarray[Any, np.dtype[np.int64]]
 _WHITE = (255, 255, 255)
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
@@ -38,13 +40,22 @@ class ImageAugment:
     """The probability of losing the colours."""
     erase: float = 0.5
     """The probability of a random rectangle of one colour (Zhong et al., AAAI 2020)."""
+    crop: float = 0.0
+    """Cuts away up to this share of the area, and makes what is left as large as before."""
+    noise: float = 0.0
+    """Adds the noise of a camera, with a deviation of up to so many of 255 levels."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "swap_channels", "grey", "erase"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"augment.image.{name}={getattr(self, name)} is a probability. Use 0 to 1."
-                )
+        _check_probabilities(self, "image", ("flip", "swap_channels", "grey", "erase"))
+        if not 0 <= self.crop < 1:
+            raise ConfigError(
+                f"loader.image_augment.crop={self.crop} leaves nothing. Use 0 to less than 1."
+            )
+
+    @cached_property
+    def changes_anything(self) -> bool:
+        """Whether a picture may come out other than it went in."""
+        return any(asdict(self).values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +73,67 @@ class AudioAugment:
     max_mask_bands: int = 10
     max_mask_time: float = 0.16
     """Of the length of the recording."""
+    noise: float = 0.0
+    """The probability of white noise in the background."""
+    min_snr_db: float = 10.0
+    """How loud that noise may be: so far the sound stays above it. At least, and at most."""
+    max_snr_db: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check_probabilities(self, "audio", ("noise",))
+        if self.min_snr_db > self.max_snr_db:
+            raise ConfigError(
+                f"loader.audio_augment.min_snr_db={self.min_snr_db} is more than "
+                f"max_snr_db={self.max_snr_db}. Exchange them."
+            )
+
+    @cached_property
+    def changes_anything(self) -> bool:
+        """Whether a sound may come out other than it went in."""
+        return bool(self.speed or self.max_band_shift or self.num_masks or self.noise)
 
 
-def generator(*, seed: int, epoch: int, key: str) -> np.random.Generator:
-    """Return the generator of one sample in one epoch, whoever reads it, and in whatever order."""
-    digest = hashlib.sha256(f"{seed}/{epoch}/{key}".encode()).digest()
+@dataclass(frozen=True, kw_only=True)
+class TextAugment:
+    """How much of a text may be missing. Zeros leave it as it is."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    token_dropout: float = 0.0
+    """The probability of each token to be left out; the first and the last always stay."""
+
+    def __post_init__(self) -> None:
+        _check_probabilities(self, "text", ("token_dropout",))
+
+    @property
+    def changes_anything(self) -> bool:
+        """Whether a text may come out other than it went in."""
+        return self.token_dropout > 0
+
+
+def generator(*, seed: int, epoch: int, key: str, modality: str = "") -> np.random.Generator:
+    """Return the generator of one sample in one epoch, whoever reads it, and in whatever order.
+
+    Each modality has its own: what happens to a picture depends on no sound.
+    """
+    digest = hashlib.sha256(f"{seed}/{epoch}/{key}/{modality}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+def _check_probabilities(config: object, modality: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ConfigError(
+                f"loader.{modality}_augment.{name}={getattr(config, name)} is a probability. "
+                "Use 0 to 1."
+            )
 
 
 def augment_image(image: Pixels, config: ImageAugment, draw: np.random.Generator) -> Pixels:
     """Return a moved, recoloured and partly hidden copy of a picture [H, W, 3]."""
     side = image.shape[0]
+    if config.crop:
+        image = _cropped(image, config.crop, draw)
     moved: Pixels = cv2.warpAffine(
         image,
         _affine(image.shape[1], side, config, draw),
@@ -87,6 +148,9 @@ def augment_image(image: Pixels, config: ImageAugment, draw: np.random.Generator
         height, width = draw.integers(side // 8, max(side // 8 + 1, side * 2 // 5), 2)
         top, left = draw.integers(0, side - height), draw.integers(0, image.shape[1] - width)
         moved[top : top + height, left : left + width] = draw.integers(0, 256, 3)
+    if config.noise:
+        grain = draw.standard_normal(moved.shape, np.float32) * draw.uniform(0, config.noise)
+        moved = np.clip(np.rint(moved + grain), 0, 255).astype(np.uint8)
     return moved
 
 
@@ -99,6 +163,8 @@ def augment_mel(mel: Frames, config: AudioAugment, draw: np.random.Generator) ->
     if shift:
         # the edge band is repeated, as if the recording went on below or above it
         mel = mel[:, np.clip(np.arange(num_mels) - shift, 0, num_mels - 1)]
+    if config.noise and draw.random() < config.noise:
+        mel = _with_noise(mel, draw.uniform(config.min_snr_db, config.max_snr_db), draw)
     # hidden frames hold what an average frame holds: nothing to be learnt from
     mean = mel.mean(axis=0)
     for _ in range(config.num_masks):
@@ -109,6 +175,36 @@ def augment_mel(mel: Frames, config: AudioAugment, draw: np.random.Generator) ->
         first = int(draw.integers(0, length - width + 1))
         mel[first : first + width] = mean
     return mel
+
+
+def augment_text(ids: Ids, config: TextAugment, draw: np.random.Generator) -> Ids:
+    """Return the ids without some of them, the first and the last kept: [CLS] and [SEP]."""
+    stays = draw.random(len(ids)) >= config.token_dropout
+    stays[:1] = stays[-1:] = True
+    return ids[stays]
+
+
+def _cropped(image: Pixels, share: float, draw: np.random.Generator) -> Pixels:
+    height, width = image.shape[:2]
+    side = np.sqrt(1 - draw.uniform(0, share))
+    rows, columns = max(1, round(height * side)), max(1, round(width * side))
+    top = int(draw.integers(0, height - rows + 1))
+    left = int(draw.integers(0, width - columns + 1))
+    cut = image[top : top + rows, left : left + columns]
+    larger: Pixels = cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)
+    return larger
+
+
+def _with_noise(mel: Frames, snr_db: float, draw: np.random.Generator) -> Frames:
+    """Add white noise to log power.
+
+    The bands have equal areas over Hz, so that white noise has the same mean power in all of them;
+    in each it is spread as the periodogram of noise is, exponentially.
+    """
+    power = np.exp(mel.astype(np.float64))
+    level = power.mean() * 10 ** (-snr_db / 10)
+    noisy: Frames = np.log(power + level * draw.exponential(size=mel.shape)).astype(np.float32)
+    return noisy
 
 
 def _affine(

@@ -1,43 +1,38 @@
-"""Samples to arrays: pictures, token ids and log-mel frames, augmented, padded and masked."""
+"""Samples to batches of arrays, in an order that any number of ranks and readers shares."""
 
-from collections import OrderedDict
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 from tokenizers import Tokenizer
 
 from mmcore import storage
 from mmcore.core.loader import Batch, SampleInfo
-from mmcore.core.step import Inputs
-from mmcore.errors import ConfigError, IntegrityError, SampleError, StepError
-from mmcore.load.augment import (
-    AudioAugment,
-    Frames,
-    ImageAugment,
-    Pixels,
-    augment_image,
-    augment_mel,
-    generator,
-)
-from mmcore.load.dataset import Entry, ShardedDataset
-from mmcore.load.sampler import rank_batches
-from mmcore.media.audio import decode_audio, log_mel, resample
-from mmcore.media.image import decode_image
-from mmcore.media.text import decode_text
-from mmcore.sample import MODALITIES, Json, modality_of
+from mmcore.core.step import Artifact, Inputs
+from mmcore.errors import ConfigError, IntegrityError
+from mmcore.load.ahead import Ahead, Spot
+from mmcore.load.augment import AudioAugment, ImageAugment, TextAugment
+from mmcore.load.cache import ShardCache
+from mmcore.load.decode import DecodeConfig, Decoder
+from mmcore.load.mix import Curriculum, MixedDataset, check_mix
+from mmcore.load.reader import InProcess, Maker, ReaderProcess
+from mmcore.load.reading import SampleReader, Wanted
+from mmcore.load.ring import Arena
+from mmcore.load.sampler import Shuffle, num_per_rank
+from mmcore.load.sources import Member, Source, SourcePlan
+from mmcore.sample import MODALITIES, Json
 
 DATASET_STEP = "shard"
 TOKENIZER_STEP = "tokenizer"
 TOKENIZER_NAME = "tokenizer.json"
-RATE_HZ = 16_000
+TRAIN_SPLIT = "train"
 NO_LABEL = -1
-MIN_FRAMES = 8
-"""Shorter recordings are padded: a strided encoder needs something to stride over."""
+_MIN_SLOTS = 3
 
-Ids = np.ndarray[Any, np.dtype[np.int64]]
+_PLACEMENT = ("max_cache_bytes", "workers", "num_slots", "cache_directory", "max_disk_cache_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +41,7 @@ class MultimodalLoader:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     image_side: int = 64
     """In pixels. Pictures of another size are resized to this square."""
@@ -65,34 +60,67 @@ class MultimodalLoader:
     requires: tuple[str, ...] = ()
     """Modalities without which a sample is passed over, in training and in evaluation. Others that
     a sample lacks are zeros, and `has_<modality>` says so."""
+    shuffle: Shuffle = field(default_factory=Shuffle)
+    mix: Mapping[str, MixedDataset] = field(default_factory=dict)
+    """The datasets that an epoch of training is made of, by a name of their own. Without any it is
+    the recipe's; validation and evaluation always are."""
+    curriculum: Curriculum | None = None
+    """Easy samples first. All of them at once without it."""
+    length_batches: int = 0
+    """So many batches in a row are sorted by the length of their captions and come in a drawn
+    order: less padding. 0 leaves batches as they come."""
+    pack_tokens: int = 0
+    """Captions are also given in rows of so many tokens, several to a row. 0 for none."""
     image_augment: ImageAugment = field(default_factory=ImageAugment)
     audio_augment: AudioAugment = field(default_factory=AudioAugment)
+    text_augment: TextAugment = field(default_factory=TextAugment)
     max_cache_bytes: int = 512 * 2**20
-    """Of decoded samples that each rank keeps in memory. No part of the identity."""
+    """Of decoded samples that each rank keeps in memory. No part of the identity, nor is anything
+    below."""
+    workers: int = 1
+    """Threads of the reader process that each rank has; 0 reads and decodes in the rank itself."""
+    num_slots: int = 4
+    """Batches that a reader process may be ahead, and the memory that they take."""
+    cache_directory: str = ""
+    """On a disk of this machine, for shards that lie elsewhere; by default
+    ~/.cache/mmcore/shards. The ranks of a machine share it."""
+    max_disk_cache_bytes: int = 32 * 2**30
 
     def __post_init__(self) -> None:
         for name in ("image_side", "max_tokens", "num_mels", "hop_seconds", "max_seconds"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"loader.{name}={getattr(self, name)}. Use more than 0.")
+        for name in ("length_batches", "pack_tokens", "workers", "max_cache_bytes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"loader.{name}={getattr(self, name)}. Use 0 or more.")
+        if self.num_slots < _MIN_SLOTS:
+            raise ConfigError(
+                f"loader.num_slots={self.num_slots}: one is filled, one is full and one is read. "
+                f"Use {_MIN_SLOTS} or more."
+            )
+        if 0 < self.pack_tokens < self.max_tokens:
+            raise ConfigError(
+                f"loader.pack_tokens={self.pack_tokens} is less than "
+                f"loader.max_tokens={self.max_tokens}: captions would be cut. Use that or more."
+            )
         unknown = [name for name in self.requires if name not in MODALITIES]
         if unknown:
             raise ConfigError(
                 f"loader.requires names {unknown[0]!r}, which is no modality. "
                 f"Use some of {', '.join(MODALITIES)}."
             )
+        check_mix(self.mix)
 
     def identity(self) -> Mapping[str, Json]:
         """Return what decides the batches, besides the dataset."""
-        fields = asdict(self)
-        del fields["max_cache_bytes"]
-        if not self.requires:
-            del fields["requires"]
+        found = {name: value for name, value in asdict(self).items() if name not in _PLACEMENT}
+        found["mix"] = {name: one.identity() for name, one in self.mix.items()}
+        found["requires"] = list(self.requires)
         name = f"{type(self).__module__}.{type(self).__qualname__}"
-        return {"loader": name, "code_version": self.code_version, **fields}
+        return {"loader": name, "code_version": self.code_version, **found}
 
     def open(self, inputs: Inputs) -> "OpenMultimodal":
-        """Open the dataset and the tokenizer among the inputs."""
-        dataset = ShardedDataset(inputs[DATASET_STEP], inputs.forgotten.keys)
+        """Open the datasets and the tokenizer among the inputs."""
         url = storage.join(inputs[TOKENIZER_STEP].url, TOKENIZER_NAME)
         try:
             tokenizer = Tokenizer.from_str(storage.read(url).decode())
@@ -102,43 +130,50 @@ class MultimodalLoader:
                 "again."
             ) from error
         tokenizer.enable_truncation(self.max_tokens)
-        return OpenMultimodal(self, dataset, tokenizer)
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A sample as arrays, before augmentation. What is absent is None."""
-
-    image: Pixels | None
-    text_ids: Ids | None
-    mel: Frames | None
+        own = Source.open(inputs[DATASET_STEP], self.requires, hidden=inputs.forgotten.keys)
+        mixed = {
+            name: Source.open(one.artifact(name), self.requires, name=name) if one.url else own
+            for name, one in self.mix.items()
+        }
+        return OpenMultimodal(self, own, mixed, tokenizer)
 
     @property
-    def num_bytes(self) -> int:
-        """Return what it takes in memory."""
-        return sum(
-            array.nbytes for array in (self.image, self.text_ids, self.mel) if array is not None
-        )
+    def decoding(self) -> DecodeConfig:
+        """What of it a decoder has to know."""
+        return DecodeConfig(**{one.name: getattr(self, one.name) for one in fields(DecodeConfig)})
+
+    def disk_cache(self, artifacts: Sequence[Artifact]) -> ShardCache | None:
+        """Return where shards are kept that lie elsewhere, if any does."""
+        if all(storage.is_local(one.url) for one in artifacts):
+            return None
+        directory = self.cache_directory or os.path.expanduser("~/.cache/mmcore/shards")
+        return ShardCache(directory, self.max_disk_cache_bytes)
 
 
 class OpenMultimodal:
     """A dataset that is ready to be read; see `mmcore.core.loader.OpenLoader`."""
 
     def __init__(
-        self, config: MultimodalLoader, dataset: ShardedDataset, tokenizer: Tokenizer
+        self,
+        config: MultimodalLoader,
+        own: Source,
+        mixed: Mapping[str, Source],
+        tokenizer: Tokenizer,
     ) -> None:
         self.config = config
-        self._dataset = dataset
+        self._own = own
+        self._mixed = mixed
         self._tokenizer = tokenizer
-        self._labels = sorted({name for entry in dataset.entries if (name := self._label(entry))})
+        self._plan = SourcePlan(config, own, mixed)
+        everything = [info for one in self._plan.all_sources for info in one.infos]
+        self._labels = sorted({name for info in everything if (name := self._label(info))})
         self._label_ids = {name: index for index, name in enumerate(self._labels)}
-        groups = sorted({self._group(entry) for entry in dataset.entries})
+        groups = sorted({self._group(one) for one in self._plan.all_members()})
         self._group_ids = {name: index for index, name in enumerate(groups)}
-        self._cache: OrderedDict[str, Decoded] = OrderedDict()
-        self._num_cached_bytes = 0
-        self._required: dict[str, list[Entry]] = {}
-        # ranks share the cores: one thread each, and the same bytes whatever their number
-        cv2.setNumThreads(0)
+        self._cache = config.disk_cache([one.artifact for one in self._plan.all_sources])
+        self._decoder = Decoder(config.decoding, tokenizer, SampleReader(self._cache))
+        self._ahead: Ahead | None = None
+        self._reader: ReaderProcess | None = None
 
     @property
     def labels(self) -> Sequence[str]:
@@ -149,13 +184,13 @@ class OpenMultimodal:
         return int(self._tokenizer.get_vocab_size())
 
     def samples(self, split: str) -> Sequence[SampleInfo]:
-        return [entry.info for entry in self._entries(split)]
+        return [one.info for one in self._plan.members(split)]
 
     def parts(self, key: str) -> Mapping[str, bytes]:
-        return self._dataset.read(self._dataset.entry(key))
+        return self._plan.parts(key)
 
     def num_steps(self, split: str, *, global_batch_size: int) -> int:
-        return len(self._entries(split)) // global_batch_size
+        return self._plan.order(split, 0, global_batch_size).num_steps
 
     def epoch(
         self,
@@ -168,143 +203,88 @@ class OpenMultimodal:
         num_ranks: int,
         first_step: int = 0,
     ) -> Iterator[Batch]:
-        entries = self._entries(split)
-        for chosen in rank_batches(
-            len(entries),
-            seed=seed,
-            epoch=epoch,
-            global_batch_size=global_batch_size,
-            rank=rank,
-            num_ranks=num_ranks,
-            first_step=first_step,
-        ):
-            some = [entries[index] for index in chosen]
-            yield self._batch(some, [self._augmented(entry, seed, epoch) for entry in some])
+        per_rank = num_per_rank(global_batch_size, num_ranks)
+        num_steps = self.num_steps(split, global_batch_size=global_batch_size)
+        for step in range(first_step, num_steps):
+            spot = Spot(split, seed, global_batch_size, rank, num_ranks, epoch, step)
+            # nothing here may hold a batch that is given away: its slot would not become free
+            yield self._taken(spot, per_rank)
 
     def in_order(self, split: str, *, batch_size: int) -> Iterator[Batch]:
-        entries = self._entries(split)
-        for first in range(0, len(entries), batch_size):
-            some = entries[first : first + batch_size]
-            yield self._batch(some, [self._decoded(entry) for entry in some])
+        members = self._plan.members(split)
+        for first in range(0, len(members), batch_size):
+            started = time.perf_counter()
+            some = members[first : first + batch_size]
+            wanted: list[Wanted] = []
+            for one in some:
+                self._decoder.reader.learn(one.groups())
+                wanted.append(one.wanted())
+            arena = Arena()
+            self._decoder.fill(wanted, arena, seed=None)
+            yield self._batch(some, arena.arrays, time.perf_counter() - started)
 
-    def _entries(self, split: str) -> Sequence[Entry]:
-        """Return the samples of a split that have what is required."""
-        entries = self._dataset.split(split)
-        if not self.config.requires:
-            return entries
-        if split not in self._required:
-            self._required[split] = [entry for entry in entries if self._has_required(entry)]
-        if not self._required[split]:
-            raise StepError(
-                f"none of the {len(entries)} samples of the split {split!r} of {self._dataset.url} "
-                f"has {' and '.join(self.config.requires)}. Require less in loader.requires."
+    @property
+    def reader_pid(self) -> int | None:
+        """The process that reads for this rank, once there is one."""
+        return None if self._reader is None else self._reader.pid
+
+    def close(self) -> None:
+        """End the reader process, and let go of files."""
+        self._end_reader()
+        self._decoder.close()
+        for one in self._plan.all_sources:
+            one.dataset.close()
+
+    def __del__(self) -> None:
+        # of one that was not opened to the end there is nothing to close
+        if "_reader" in self.__dict__:
+            self.close()
+
+    def _taken(self, spot: Spot, batch_size: int) -> Batch:
+        started = time.perf_counter()
+        arrays = self._ahead_of(batch_size, spot.global_batch_size).take(spot)
+        waited = time.perf_counter() - started
+        return self._batch(self._plan.at(spot), arrays, waited)
+
+    def _ahead_of(self, batch_size: int, global_batch_size: int) -> Ahead:
+        """Return what makes batches of a size, started if it is not there."""
+        if self._reader is not None and self._reader.batch_size < batch_size:
+            self._end_reader()
+        if self._ahead is None:
+            self._ahead = Ahead(
+                self._maker(batch_size),
+                self._plan,
+                num_fetched_ahead=self._plan.num_fetched_ahead(global_batch_size),
             )
-        return self._required[split]
+        return self._ahead
 
-    def _has_required(self, entry: Entry) -> bool:
-        found = set(map(modality_of, entry.info.extensions))
-        return found.issuperset(self.config.requires)
-
-    def _augmented(self, entry: Entry, seed: int, epoch: int) -> Decoded:
-        decoded = self._decoded(entry)
-        draw = generator(seed=seed, epoch=epoch, key=entry.info.key)
-        image, mel = decoded.image, decoded.mel
-        if image is not None:
-            image = augment_image(image, self.config.image_augment, draw)
-        if mel is not None:
-            mel = augment_mel(mel, self.config.audio_augment, draw)
-        return Decoded(image, decoded.text_ids, mel)
-
-    def _decoded(self, entry: Entry) -> Decoded:
-        """Decode a sample, or take it from the cache, which lets go of the oldest first."""
-        key = entry.info.key
-        if key in self._cache:
-            return self._cache[key]
-        decoded = self._decode(entry)
-        self._cache[key] = decoded
-        self._num_cached_bytes += decoded.num_bytes
-        while self._num_cached_bytes > self.config.max_cache_bytes:
-            _, oldest = self._cache.popitem(last=False)
-            self._num_cached_bytes -= oldest.num_bytes
-        return decoded
-
-    def _decode(self, entry: Entry) -> Decoded:
-        found = {
-            modality: data
-            for extension, data in sorted(self._dataset.read(entry).items(), reverse=True)
-            if (modality := modality_of(extension)) is not None
-        }
-        try:
-            return Decoded(
-                image=self._image(found["image"]) if "image" in found else None,
-                text_ids=self._text_ids(found["text"]) if "text" in found else None,
-                mel=self._mel(found["audio"]) if "audio" in found else None,
-            )
-        except SampleError as error:
-            raise IntegrityError(
-                f"{entry.info.key} in {entry.info.shard} of {self._dataset.url} cannot be decoded: "
-                f"{error}. The steps before should have quarantined it: add the decode_* rules to "
-                "the recipe's clean section."
-            ) from error
-
-    def _image(self, data: bytes) -> Pixels:
-        image = decode_image(data)
-        side = self.config.image_side
-        if image.shape[:2] == (side, side):
-            return image
-        smaller = max(image.shape[:2]) > side
-        method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-        resized: Pixels = cv2.resize(image, (side, side), interpolation=method)
-        return resized
-
-    def _text_ids(self, data: bytes) -> Ids:
-        return np.array(self._tokenizer.encode(decode_text(data)).ids, dtype=np.int64)
-
-    def _mel(self, data: bytes) -> Frames:
-        waveform, rate_hz = decode_audio(data)
-        waveform = resample(waveform[: round(self.config.max_seconds * rate_hz)], rate_hz, RATE_HZ)
-        return log_mel(
-            waveform,
-            rate_hz=RATE_HZ,
-            num_mels=self.config.num_mels,
-            hop_seconds=self.config.hop_seconds,
-            window_seconds=self.config.window_seconds,
+    def _maker(self, batch_size: int) -> Maker:
+        if not self.config.workers:
+            return InProcess(self._decoder)
+        self._reader = ReaderProcess(
+            self.config.decoding,
+            self._tokenizer,
+            cache=self._cache,
+            num_threads=self.config.workers,
+            num_slots=self.config.num_slots,
+            batch_size=batch_size,
         )
+        return self._reader
 
-    def _label(self, entry: Entry) -> str:
-        return str(entry.info.meta.get(self.config.label_field) or "")
+    def _end_reader(self) -> None:
+        self._ahead = None
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
-    def _group(self, entry: Entry) -> str:
-        return str(entry.info.meta.get(self.config.group_field) or f"key:{entry.info.key}")
+    def _label(self, info: SampleInfo) -> str:
+        return str(info.meta.get(self.config.label_field) or "")
 
-    def _batch(self, entries: Sequence[Entry], decoded: Sequence[Decoded]) -> Batch:
-        side, num_mels = self.config.image_side, self.config.num_mels
-        image = np.zeros((len(entries), side, side, 3), np.uint8)
-        num_tokens = max((len(d.text_ids) for d in decoded if d.text_ids is not None), default=1)
-        text_ids = np.zeros((len(entries), max(1, num_tokens)), np.int64)
-        text_mask = np.zeros(text_ids.shape, bool)
-        num_frames = max((len(d.mel) for d in decoded if d.mel is not None), default=1)
-        audio_mel = np.zeros((len(entries), max(MIN_FRAMES, num_frames), num_mels), np.float32)
-        audio_mask = np.zeros(audio_mel.shape[:2], bool)
-        for row, sample in enumerate(decoded):
-            if sample.image is not None:
-                image[row] = sample.image
-            if sample.text_ids is not None:
-                text_ids[row, : len(sample.text_ids)] = sample.text_ids
-                text_mask[row, : len(sample.text_ids)] = True
-            if sample.mel is not None:
-                audio_mel[row, : len(sample.mel)] = sample.mel
-                audio_mask[row, : len(sample.mel)] = True
-        arrays: dict[str, np.ndarray[Any, Any]] = {
-            "image": image,
-            "has_image": np.array([d.image is not None for d in decoded]),
-            "text_ids": text_ids,
-            "text_mask": text_mask,
-            "has_text": np.array([d.text_ids is not None for d in decoded]),
-            "audio_mel": audio_mel,
-            "audio_mask": audio_mask,
-            "has_audio": np.array([d.mel is not None for d in decoded]),
-            "label": np.array([self._label_ids.get(self._label(e), NO_LABEL) for e in entries]),
-            "group": np.array([self._group_ids[self._group(e)] for e in entries]),
-        }
-        return Batch([entry.info.key for entry in entries], arrays)
+    def _group(self, member: Member) -> str:
+        return str(member.info.meta.get(self.config.group_field) or f"key:{member.info.key}")
+
+    def _batch(self, members: Sequence[Member], arrays: Mapping[str, Any], waited: float) -> Batch:
+        labels = [self._label_ids.get(self._label(one.info), NO_LABEL) for one in members]
+        groups = [self._group_ids[self._group(one)] for one in members]
+        found = {**arrays, "label": np.array(labels), "group": np.array(groups)}
+        return Batch([one.info.key for one in members], found, waited)

@@ -1,7 +1,6 @@
 """A dataset of shards, opened by its table: any part of any sample by its offset, checked."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,15 @@ from mmcore.core.forgotten import hidden_keys
 from mmcore.core.loader import SampleInfo
 from mmcore.core.step import Artifact
 from mmcore.core.tables import table_of
-from mmcore.errors import IntegrityError, StepError, StorageError
+from mmcore.errors import IntegrityError, StepError
+from mmcore.load.cache import Group
+from mmcore.load.reading import BLOCK_BYTES, SampleReader, Slice, Wanted
 from mmcore.sample import PartRef, sha256_hex
 
 TABLE_NAME = "manifest.parquet"
+GROUP_SAMPLES = 256
+GROUP_BYTES = 8 << 20
+"""Samples of a shard elsewhere are fetched in groups: so many of them, or so many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,18 @@ class ShardedDataset:
     """
 
     def __init__(self, artifact: Artifact, hidden: frozenset[str] | None = None) -> None:
-        self._handles: dict[str, int] = {}
+        self._reader = SampleReader()
+        self.artifact = artifact
         self.url = artifact.url
         hidden = hidden_keys(artifact.url) if hidden is None else hidden
         self.entries = [one for one in _read_table(artifact) if one.info.key not in hidden]
         self._by_key = {entry.info.key: entry for entry in self.entries}
         self._by_split: dict[str, list[Entry]] = {}
+        self._last: dict[str, int] = {}
         for entry in self.entries:
             self._by_split.setdefault(entry.info.split, []).append(entry)
+            self._last[entry.info.shard] = entry.info.index
+        self._groups: dict[tuple[str, int], Group] | None = None
 
     @property
     def splits(self) -> Sequence[str]:
@@ -66,39 +74,78 @@ class ShardedDataset:
 
     def read(self, entry: Entry) -> dict[str, bytes]:
         """Return the parts of a sample by extension; IntegrityError when bytes have changed."""
-        return {extension: self._read_part(entry, ref) for extension, ref in entry.parts.items()}
+        return self._reader.checked(self.wanted(entry))
 
-    def _read_part(self, entry: Entry, ref: PartRef) -> bytes:
-        url = storage.join(self.url, ref.path)
-        if storage.is_local(url):
-            data = self._read_local(url, ref)
-        else:
-            data = storage.read(url, offset=ref.offset, num_bytes=ref.num_bytes)
-        if len(data) != ref.num_bytes or sha256_hex(data) != ref.sha256:
-            raise IntegrityError(
-                f"{url} holds other bytes at {ref.offset} than the table says for "
-                f"{entry.info.key}. Delete the directory {self.url} and run again: "
-                "the step will be made anew."
-            )
-        return data
+    def wanted(self, entry: Entry, *, visit: int = 0, group: str = "") -> Wanted:
+        """Return what a reader has to know of a sample."""
+        info = entry.info
+        parts = [Slice(name, r.offset, r.num_bytes, r.sha256) for name, r in entry.parts.items()]
+        parts.sort(key=lambda part: part.offset)
+        return Wanted(
+            info.key,
+            self.url,
+            info.shard,
+            _first(entry),
+            _last(entry),
+            tuple(parts),
+            visit,
+            self._last[info.shard] == info.index,
+            group,
+        )
 
-    def _read_local(self, url: str, ref: PartRef) -> bytes:
-        """Read through a handle that stays open: opening a file anew costs more than the read."""
-        try:
-            if url not in self._handles:
-                self._handles[url] = os.open(url, os.O_RDONLY)
-            return os.pread(self._handles[url], ref.num_bytes, ref.offset)
-        except OSError as error:
-            raise StorageError(f"cannot read {url}: {error}. Run again when it is back.") from error
+    def group(self, entry: Entry) -> Group:
+        """Return the neighbours with which a sample is fetched from elsewhere."""
+        if self._groups is None:
+            self._groups = _grouped(self)
+        return self._groups[entry.info.shard, entry.info.index]
 
     def close(self) -> None:
         """Close the shards that were opened."""
-        for handle in self._handles.values():
-            os.close(handle)
-        self._handles.clear()
+        self._reader.close()
 
     def __del__(self) -> None:
         self.close()
+
+
+def _first(entry: Entry) -> int:
+    return min(ref.offset for ref in entry.parts.values()) - BLOCK_BYTES
+
+
+def _last(entry: Entry) -> int:
+    end = max(ref.offset + ref.num_bytes for ref in entry.parts.values())
+    return end + -end % BLOCK_BYTES
+
+
+def _grouped(dataset: ShardedDataset) -> dict[tuple[str, int], Group]:
+    """Return the group of every sample by shard and index: the same for whoever looks."""
+    shas = {file.path: file.sha256 for file in dataset.artifact.manifest.files}
+    found: dict[tuple[str, int], Group] = {}
+    some: list[Entry] = []
+
+    def close() -> None:
+        shard = some[0].info.shard
+        url = storage.join(dataset.url, shard)
+        first, last = _first(some[0]), _last(some[-1])
+        # by content where that is known: the same shard has one name wherever it lies
+        of = shas.get(shard) or sha256_hex(url.encode())
+        parts = tuple(
+            (ref.offset, ref.num_bytes, ref.sha256) for one in some for ref in one.parts.values()
+        )
+        group = Group(f"{of[:40]}-{first}-{last}", url, first, last, parts)
+        found.update(((one.info.shard, one.info.index), group) for one in some)
+        some.clear()
+
+    for entry in dataset.entries:
+        if some and (
+            entry.info.shard != some[0].info.shard
+            or len(some) == GROUP_SAMPLES
+            or _last(entry) - _first(some[0]) > GROUP_BYTES
+        ):
+            close()
+        some.append(entry)
+    if some:
+        close()
+    return found
 
 
 def _read_table(artifact: Artifact) -> list[Entry]:

@@ -109,6 +109,20 @@ def decode_scaled(
     return decoded
 
 
+def decode_into(data: bytes, out: Pixels) -> bool:
+    """Decode a plain upright JPEG of just the size of `out` [H, W, 3] into it, as `decode_image`
+    would; False, and nothing promised of `out`, for whatever that one has to look at.
+    """
+    facts = jpeg_facts(data, is_whole=False)
+    if facts is None or facts.orientation != 1 or (facts.height, facts.width) != out.shape[:2]:
+        return False
+    try:
+        simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out)
+    except ValueError:
+        return False
+    return True
+
+
 def _segments(data: bytes, is_whole: bool) -> Iterator[tuple[int, int, int]]:
     """Yield (marker, where its segment begins, where it ends); ValueError unless all is whole."""
     if data[:2] != b"\xff\xd8":

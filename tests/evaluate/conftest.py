@@ -96,6 +96,9 @@ class SquaresInMemory:
             }
             yield Batch([info.key for info in some], arrays)
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def _info(self, split: str, index: int) -> SampleInfo:
         group, language = divmod(index, len(LANGUAGES))
         meta: dict[str, Json] = {

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,8 +7,10 @@ from mmcore.errors import ConfigError
 from mmcore.load.augment import (
     AudioAugment,
     ImageAugment,
+    TextAugment,
     augment_image,
     augment_mel,
+    augment_text,
     generator,
 )
 
@@ -97,6 +101,71 @@ def test_one_frame_survives() -> None:
     one = spectrogram()[:1]
     for epoch in range(20):
         assert augment_mel(one, AudioAugment(), draw(epoch=epoch)).shape == (1, 16)
+
+
+def test_each_modality_draws_for_itself() -> None:
+    numbers = [
+        generator(seed=0, epoch=0, key="a", modality=name).random() for name in ("image", "audio")
+    ]
+    assert numbers[0] != numbers[1]
+
+
+def test_a_crop_shows_a_part_as_large_as_the_whole() -> None:
+    ramp = np.repeat(np.arange(100, dtype=np.uint8)[:, None, None], 100, axis=1).repeat(3, axis=2)
+    for epoch in range(20):
+        config = replace(STILL_IMAGE, crop=0.75)
+        found = augment_image(ramp, config, draw(epoch=epoch))
+        assert found.shape == ramp.shape
+        # half a side at least: a quarter of the area
+        shown = int(found.max()) - int(found.min())
+        assert 47 <= shown <= 99
+    assert shown < 99
+
+
+def test_noise_has_the_strength_that_was_asked_for() -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    config = replace(STILL_IMAGE, noise=20.0)
+    deviations = [augment_image(grey, config, draw(epoch=e)).std() for e in range(40)]
+    assert max(deviations) < 21
+    assert 8 < np.mean(deviations) < 12
+
+
+def test_background_noise_is_as_far_below_the_sound_as_was_asked_for() -> None:
+    mel = np.full((200, 64), 3.0, np.float32)
+    config = replace(STILL_AUDIO, noise=1.0, min_snr_db=10.0, max_snr_db=10.0)
+    noise = np.exp(augment_mel(mel, config, draw()).astype(np.float64)) - np.exp(3.0)
+    assert noise.min() >= -1e-3
+    assert abs(10 * np.log10(np.exp(3.0) / noise.mean()) - 10) < 0.2
+
+
+def test_tokens_are_left_out_but_never_the_first_and_the_last() -> None:
+    ids = np.arange(2, 42)
+    lengths = []
+    for epoch in range(50):
+        found = augment_text(ids, TextAugment(token_dropout=0.25), draw(epoch=epoch))
+        assert (found[0], found[-1]) == (2, 41)
+        assert set(found) <= set(ids)
+        assert list(found) == sorted(found)
+        lengths.append(len(found))
+    assert 29 < np.mean(lengths) < 33
+    assert list(augment_text(ids[:1], TextAugment(token_dropout=1.0), draw())) == [2]
+
+
+def test_what_changes_nothing_says_so() -> None:
+    assert not STILL_IMAGE.changes_anything
+    assert not STILL_AUDIO.changes_anything
+    assert not TextAugment().changes_anything
+    assert ImageAugment().changes_anything
+    assert AudioAugment().changes_anything
+    assert replace(STILL_IMAGE, noise=1.0).changes_anything
+    assert replace(STILL_AUDIO, noise=0.5).changes_anything
+    assert TextAugment(token_dropout=0.1).changes_anything
+
+
+@pytest.mark.parametrize("crop", [1.0, -0.1])
+def test_a_crop_that_leaves_nothing_is_refused(crop: float) -> None:
+    with pytest.raises(ConfigError, match="leaves nothing"):
+        ImageAugment(crop=crop)
 
 
 def test_a_probability_above_one_is_refused() -> None:

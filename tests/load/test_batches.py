@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,14 @@ from shards import Stored, coloured_samples, write_inputs
 from mmcore.core.loader import Batch, Loader, OpenLoader
 from mmcore.core.step import Inputs
 from mmcore.errors import ConfigError, IntegrityError, StepError
-from mmcore.load.augment import AudioAugment, ImageAugment
+from mmcore.load.augment import AudioAugment, ImageAugment, TextAugment
 from mmcore.load.batches import MultimodalLoader
+from mmcore.load.mix import Curriculum, MixedDataset
+from mmcore.load.sampler import Shuffle
 
 SAMPLES = coloured_samples({"test": 5, "train": 14, "val": 3})
-LOADER = MultimodalLoader(image_side=16, num_mels=8, max_tokens=6)
+LOADER = MultimodalLoader(image_side=16, num_mels=8, max_tokens=6, workers=0)
+"""What a reader process makes of it is compared in `test_reader`."""
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +136,9 @@ def test_the_cache_changes_nothing(inputs: Inputs) -> None:
 def test_the_cache_stays_within_its_limit(inputs: Inputs) -> None:
     dataset = replace(LOADER, max_cache_bytes=5_000).open(inputs)
     for _ in dataset.in_order("train", batch_size=4):
-        assert sum(decoded.num_bytes for decoded in dataset._cache.values()) <= 5_000
-    assert dataset._cache
+        assert dataset._decoder.num_kept_bytes <= 5_000
+    kept = dataset._decoder._kept.values()
+    assert 0 < dataset._decoder.num_kept_bytes == sum(one.num_bytes for one in kept)
 
 
 def test_epochs_differ_in_order_and_in_augmentation(inputs: Inputs) -> None:
@@ -209,8 +214,31 @@ def test_every_setting_that_changes_batches_is_in_the_identity() -> None:
         replace(LOADER, max_seconds=1.0),
         replace(LOADER, image_augment=ImageAugment(flip=0)),
         replace(LOADER, audio_augment=AudioAugment(speed=0)),
+        replace(LOADER, text_augment=TextAugment(token_dropout=0.1)),
+        replace(LOADER, shuffle=Shuffle(block_samples=2)),
+        replace(LOADER, requires=("audio",)),
+        replace(LOADER, length_batches=4),
+        replace(LOADER, pack_tokens=16),
+        replace(LOADER, curriculum=Curriculum(score="sharpness", epochs=3)),
+        replace(LOADER, mix={"own": MixedDataset(weight=1.0)}),
     ]
-    assert all(other.identity() != LOADER.identity() for other in changed)
+    identities = [json.dumps(one.identity(), sort_keys=True) for one in (LOADER, *changed)]
+    assert len(set(identities)) == len(identities)
+
+
+def test_where_it_is_read_is_in_no_identity() -> None:
+    elsewhere = [
+        replace(LOADER, workers=0),
+        replace(LOADER, num_slots=9),
+        replace(LOADER, max_cache_bytes=0),
+        replace(LOADER, cache_directory="/somewhere", max_disk_cache_bytes=1 << 30),
+    ]
+    assert all(other.identity() == LOADER.identity() for other in elsewhere)
+    ours, theirs = (
+        replace(LOADER, mix={"a": MixedDataset(url=f"{root}/ds/birds/{'0' * 16}")}).identity()
+        for root in ("s3://bucket", "/data")
+    )
+    assert ours == theirs
 
 
 def test_a_size_of_zero_is_refused() -> None:
@@ -251,4 +279,3 @@ def test_required_modalities_that_nobody_has_are_refused(inputs: Inputs) -> None
         loader.num_steps("train", global_batch_size=4)
     with pytest.raises(ConfigError, match="'sound', which is no modality"):
         replace(LOADER, requires=("sound",))
-    assert "requires" not in LOADER.identity()
