@@ -148,6 +148,10 @@ class RayExecutor:
             self._reaper.close()
             self._reaper = None
 
+    def start(self) -> None:
+        """Connect, for whoever speaks to the cluster in another way than `map` and `gang`."""
+        self._start()
+
     def _start(self) -> None:
         if ray.is_initialized():
             return

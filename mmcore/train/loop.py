@@ -103,7 +103,8 @@ def train(
             }
             log.clock({"epoch": epoch, "step": step - 1, **seconds, **pace})
             log.flush()
-            report({"kind": "epoch", "step": step - 1, "metrics": _curves(figures, held_out, pace)})
+            told = {"epoch": epoch + 1, "step": step - 1}
+            report({"kind": "epoch", **told, "metrics": _curves(figures, held_out, pace)})
             message = f"epoch {epoch + 1}/{config.epochs}, {_brief(held_out)}"
             report(_progress(step, num_steps, meter.tell(message)))
         weights = engine.weights()
