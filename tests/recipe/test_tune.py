@@ -24,7 +24,7 @@ tune:
   metric: val_loss
   mode: min
   reduction_factor: 2
-  train.learning_rate: {choice: [0.01, 1.0e-7, 1.0e-8, 1.0e-9]}
+  train.learning_rate: {choice: [1.0e-9, 1.0e-7, 1.0e-8, 0.01]}
 """
 
 
