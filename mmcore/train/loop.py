@@ -27,6 +27,7 @@ from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
 from mmcore.train.engines import Engine, World, build_engine
 from mmcore.train.schedule import learning_rate
+from mmcore.train.turns import accumulate
 
 TRAIN_SPLIT = "train"
 VALIDATION_SPLIT = "val"
@@ -181,19 +182,10 @@ def _train_step(
     num_steps: int,
 ) -> dict[str, float]:
     tensors = to_tensors(batch, world.device)
-    output = engine.forward(tensors)
-    parts = training_loss(
-        output, tensors, model_config.loss, gather=engine.gather, num_ranks=world.num_ranks
-    )
-    engine.backward(parts["loss"])
-    rate = learning_rate(
-        step,
-        num_steps=num_steps,
-        num_warmup_steps=round(config.warmup_fraction * num_steps),
-        peak=config.learning_rate,
-    )
+    losses = accumulate(engine, model_config, config, world, tensors)
+    rate = learning_rate(config, step, num_steps=num_steps)
     grad_norm = engine.step(rate)
-    figures = {name: round(value.item(), 6) for name, value in parts.items()}
+    figures = {name: round(value, 6) for name, value in losses.items()}
     if not all(map(_is_finite, figures.values())):
         raise StepError(
             f"the loss is {figures['loss']} at step {step}: training has diverged. Lower "

@@ -26,7 +26,7 @@ class TrainWork:
     (the clock, apart from what can be repeated).
     """
 
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     model: ModelConfig
     train: TrainConfig
@@ -58,7 +58,7 @@ class TrainWork:
             "work": name,
             "code_version": self.code_version,
             "model": asdict(self.model),
-            "train": asdict(self.train),
+            "train": dict(self.train.identity()),
             "loader": dict(self.loader.identity()),
         }
 
