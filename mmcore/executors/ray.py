@@ -42,6 +42,7 @@ _LOOPBACK = "127.0.0.1"
 _MAX_RETRIES = 3  # of a task whose worker died; tasks are idempotent
 _MAX_FAILURES = 3  # of a gang: as often Ray Train starts it again by itself
 _SILENCE_SECONDS = 15.0  # after which a rank is taken for frozen
+_COLLECTIVE_SECONDS = 60  # after which a rank takes the others for lost
 _STOP_SECONDS = 8.0  # for ranks that were told to stop to write a checkpoint
 _LOOK_SECONDS = 0.25  # between two looks whether the run is to stop
 _CANCEL_SECONDS = 5.0
@@ -279,7 +280,9 @@ def _make_trainer(loop_config: dict[str, Any], *, num_ranks: int, scratch: str) 
     return Trainer(
         _run_rank,
         train_loop_config=loop_config,
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=TorchConfig(
+            backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_SECONDS
+        ),
         scaling_config=ScalingConfig(num_workers=num_ranks, use_gpu=use_gpu),
         run_config=RunConfig(
             name="gang",

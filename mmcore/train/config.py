@@ -1,11 +1,12 @@
 """How to train: what decides the weights that come out, and nothing about where it runs."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import ClassVar, Literal
 
 from mmcore.errors import ConfigError
 from mmcore.sample import Json
+from mmcore.train.checkpoints.config import CheckpointConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,8 @@ class TrainConfig:
     deepspeed_file: str = ""
     """A configuration of DeepSpeed, in JSON, for what is not said here; what contradicts is
     refused. Every host has to see it under this name."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """When it is written down how far training has come; no part of the result."""
     num_threads: int = 1
     """Of each rank, on the CPU. Sums are split by it, so it is part of the result."""
 
@@ -184,9 +187,10 @@ class TrainConfig:
         So a model keeps its fingerprint when a new choice appears that it did not make.
         """
         values = asdict(self)
-        for field in fields(self):
-            if field.name in _LATER and getattr(self, field.name) == field.default:
-                del values[field.name]
+        del values["checkpoint"]
+        for one in fields(self):
+            if one.name in _LATER and getattr(self, one.name) == one.default:
+                del values[one.name]
         return values
 
     def num_turns(self, num_ranks: int) -> int:

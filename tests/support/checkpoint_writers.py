@@ -7,7 +7,6 @@ import torch
 
 from mmcore.sample import Json
 from mmcore.train.checkpoints.config import CheckpointConfig
-from mmcore.train.checkpoints.layout import Piece
 from mmcore.train.checkpoints.store import CheckpointStore
 from mmcore.train.checkpoints.writer import CheckpointWriter, RankState, SharedState
 
@@ -24,23 +23,23 @@ def store_in(directory: Path | str) -> CheckpointStore:
 def state_of(rank: int, num_ranks: int, step: int) -> RankState:
     """The share of a rank, as ZeRO cuts it: runs of one flat vector; the value tells the step."""
     first, last = (20 * at // num_ranks for at in (rank, rank + 1))
-    pieces = [
-        Piece(
-            name="weight",
-            kind=kind,
-            shape=SHAPE,
-            start=first,
-            stop=last,
-            tensor=f"flat.{kind}",
-            offset=3,
-        )
-        for kind in ("weight", "exp_avg")
-    ]
-    tensors = {
-        f"flat.{kind}": torch.cat([torch.zeros(3), WHOLE[first:last] * sign + step])
-        for kind, sign in (("weight", 1), ("exp_avg", -1))
+    piece = {
+        "parameter": "weight",
+        "shape": list(SHAPE),
+        "start": first,
+        "at": 3,
+        "count": last - first,
     }
-    return RankState(tensors=tensors, layout=pieces, facts={"rank": rank})
+    layout: dict[str, Json] = {
+        "is_shared": False,
+        "kinds": ["master", "exp_avg"],
+        "partitions": {"flat": [piece]},
+    }
+    tensors = {
+        f"{kind}/flat": torch.cat([torch.zeros(3), WHOLE[first:last] * sign + step])
+        for kind, sign in (("master", 1), ("exp_avg", -1))
+    }
+    return RankState(tensors=tensors, layout=layout, facts={"rank": rank})
 
 
 def writers(

@@ -13,16 +13,15 @@ from mmcore import storage
 from mmcore.core.manifest import FileRecord
 from mmcore.errors import IntegrityError
 from mmcore.sample import Json
-from mmcore.train.checkpoints.layout import Piece, covering
-from mmcore.train.checkpoints.store import Found, problem_of
+from mmcore.train.checkpoints.store import CHUNK_BYTES, Found, problem_of
 from mmcore.train.checkpoints.tensor_file import (
-    CHUNK_BYTES,
     Place,
     header_bytes,
     places_of,
     tensors_of,
 )
 from mmcore.train.checkpoints.writer import record_name, tensors_name
+from mmcore.train.engines.state import ReadSlice, whole_reader
 
 
 class Checkpoint:
@@ -59,6 +58,10 @@ class Checkpoint:
         assert self._held is not None
         return self._held[1]
 
+    def let_go(self) -> None:
+        """Forget the tensors that were read; whoever was given them still has them."""
+        self._held = None
+
     def rank_facts(self, rank: int) -> Mapping[str, Json]:
         """Return what a rank said besides tensors."""
         facts: Mapping[str, Json] = self._said[rank]["facts"]
@@ -68,51 +71,52 @@ class Checkpoint:
         """Return a file that the first rank added."""
         return storage.read(storage.join(self.found.url, name))
 
-    def parameters(self, kind: str) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every parameter that something of a kind is stored of."""
-        return {name: pieces[0][1].shape for (name, of), pieces in self._map.items() if of == kind}
+    def layouts(self) -> list[Mapping[str, Any]]:
+        """Return, for each rank that wrote, which slices of which parameters its tensors are."""
+        return [said["layout"] for said in self._said]
 
-    def read_slice(self, name: str, kind: str, start: int, stop: int) -> Tensor:
-        """Return elements of a parameter, or of what belongs to it, whichever rank has them."""
-        pieces = self._map.get((name, kind), [])
-        slices = covering(pieces, name=name, kind=kind, start=start, stop=stop)
-        parts = [self._read(rank, piece) for rank, piece in slices]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    def kinds(self) -> list[str]:
+        """Return what is stored of a parameter: `master`, the optimizer's moments, `ema`."""
+        return list(self.layouts()[0]["kinds"])
 
-    def read_whole(self, name: str, kind: str) -> Tensor:
-        """Return all of a parameter, in its shape."""
-        pieces = self._map.get((name, kind))
-        if pieces is None:
-            raise IntegrityError(f"{self.found.url} holds no {kind} of {name}.")
-        shape = torch.Size(pieces[0][1].shape)
-        return self.read_slice(name, kind, 0, shape.numel()).view(shape)
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every parameter that is stored."""
+        return {
+            one["parameter"]: tuple(one["shape"])
+            for layout in self.layouts()
+            for slices in layout["partitions"].values()
+            for one in slices
+        }
 
     @cached_property
-    def _said(self) -> list[dict[str, Any]]:
-        return [json.loads(self.file(record_name(rank))) for rank in range(self.found.num_ranks)]
+    def read_slice(self) -> ReadSlice:
+        """Read elements of a parameter, or of what belongs to it, whichever rank has them.
 
-    @cached_property
-    def _map(self) -> dict[tuple[str, str], list[tuple[int, Piece]]]:
-        found: dict[tuple[str, str], list[tuple[int, Piece]]] = {}
-        for rank, said in enumerate(self._said):
-            for value in said["layout"]:
-                piece = Piece.from_json(value)
-                found.setdefault((piece.name, piece.kind), []).append((rank, piece))
-        return found
+        Called with kind, parameter, first element and their number.
+        """
+        return whole_reader(self.layouts(), self.read_flat)
 
-    def _read(self, rank: int, piece: Piece) -> Tensor:
+    def read_flat(self, rank: int, tensor: str, start: int, count: int) -> Tensor:
+        """Return elements of one tensor of one rank, without reading the rest of its file."""
         url = storage.join(self.found.url, tensors_name(rank))
         if rank not in self._headers:
             length = header_bytes(storage.read(url, num_bytes=8))
             header = storage.read(url, offset=8, num_bytes=length)
             self._headers[rank] = 8 + length, places_of(header, where=url)
         first, places = self._headers[rank]
-        place = places[piece.tensor]
+        if tensor not in places:
+            raise IntegrityError(f"{url} holds no {tensor}: it is of another model or engine.")
+        place = places[tensor]
         width = place.dtype.itemsize
-        num_bytes = (piece.stop - piece.start) * width
-        at = first + place.start + piece.offset * width
-        data = bytearray(storage.read(url, offset=at, num_bytes=num_bytes))
-        return torch.frombuffer(data, dtype=place.dtype) if data else torch.empty(0)
+        at = first + place.start + start * width
+        data = bytearray(storage.read(url, offset=at, num_bytes=count * width))
+        if not data:
+            return torch.empty(0, dtype=place.dtype)
+        return torch.frombuffer(data, dtype=place.dtype)
+
+    @cached_property
+    def _said(self) -> list[dict[str, Any]]:
+        return [json.loads(self.file(record_name(rank))) for rank in range(self.found.num_ranks)]
 
     def _hold(self, rank: int, record: FileRecord) -> str | None:
         """Read a rank's tensors once for both, their check and their use."""

@@ -7,7 +7,7 @@ every file. Nothing is called latest: the newest that verifies is what training 
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -24,9 +24,10 @@ from mmcore.core.manifest import (
 from mmcore.errors import IntegrityError, LeaseLost
 from mmcore.sample import Json
 from mmcore.train.checkpoints.config import CheckpointConfig
-from mmcore.train.checkpoints.tensor_file import CHUNK_BYTES
 
 DIRECTORY = "checkpoints"
+CHUNK_BYTES = 8 << 20
+"""What is read or written at once."""
 _ATTEMPTS = "attempts"
 _STEP = "checkpoint"
 _NAME = re.compile(r"step-(\d{8,})\.(\d+)")
@@ -119,18 +120,28 @@ class CheckpointStore:
         found, problems = [], []
         for checkpoint in self._directories():
             try:
-                manifest = load_manifest(self.url_of(checkpoint))
-                if manifest is None:
-                    continue  # it was never finished
-                if manifest.step != _STEP or manifest.fingerprint != self._fingerprint:
-                    raise IntegrityError("it belongs to another training")
+                one = self.load(checkpoint)
             except IntegrityError as error:
                 problems.append(f"{checkpoint.name}: {error}")
             else:
-                found.append(Found(checkpoint, self.url_of(checkpoint), manifest))
+                found += [one] if one is not None else []
         return found, problems
 
-    def prune(self, config: CheckpointConfig, *, attempt: int, is_finished: bool = False) -> None:
+    def load(self, checkpoint: CheckpointId) -> Found | None:
+        """Return a checkpoint, None when it was never finished; IntegrityError of others."""
+        url = self.url_of(checkpoint)
+        manifest = load_manifest(url)
+        if manifest is None:
+            return None
+        if manifest.step != _STEP or manifest.fingerprint != self._fingerprint:
+            raise IntegrityError(f"{url} belongs to another training. Move it away.")
+        return Found(checkpoint, url, manifest)
+
+    def best(self, config: CheckpointConfig) -> list[Found]:
+        """Return those with the lowest validation loss, as many as are to stay."""
+        return _best(self.committed()[0], config)
+
+    def prune(self, config: CheckpointConfig, *, attempt: int) -> None:
         """Delete what is not to be kept, and what attempts before this one left half-written."""
         self.check_place(attempt)
         found, _ = self.committed()
@@ -138,19 +149,15 @@ class CheckpointStore:
         if reached is not None:
             # further than this attempt, and yet it did not start from them: they are damaged
             found = [one for one in found if one.id.attempt == attempt or one.id.step < reached]
-        kept = {one.id for one in found[: 0 if is_finished else config.keep_last]}
-        judged = [one for one in found if isinstance(one.facts.get("val_loss"), int | float)]
-        kept |= {one.id for one in sorted(judged, key=_by_loss)[: config.keep_best]}
+        kept = {one.id for one in [*found[: config.keep_last], *_best(found, config)]}
         is_there = {one.id for one in found}
         for checkpoint in self._directories():
             is_being_written = checkpoint.attempt == attempt and checkpoint not in is_there
-            if checkpoint not in kept and (is_finished or not is_being_written):
+            if checkpoint not in kept and not is_being_written:
                 self._delete(checkpoint)
         for file in storage.list_files(self.url):
             if storage.is_abandoned(file.path):
                 storage.delete(storage.join(self.url, file.path))
-        if is_finished and not kept:
-            _delete_below(self.url)
 
     def _directories(self) -> list[CheckpointId]:
         matches = map(_NAME.fullmatch, storage.list_directories(self.url))
@@ -185,6 +192,11 @@ def problem_of(found: Found, record: FileRecord) -> str | None:
     return None
 
 
+def _best(found: Sequence[Found], config: CheckpointConfig) -> list[Found]:
+    judged = [one for one in found if isinstance(one.facts.get("val_loss"), int | float)]
+    return sorted(judged, key=_by_loss)[: config.keep_best]
+
+
 def _by_loss(found: Found) -> tuple[float, CheckpointId]:
     loss = found.facts["val_loss"]
     assert isinstance(loss, int | float), "those without were left out"
@@ -198,12 +210,4 @@ def _is_attempt(path: str) -> bool:
 def _delete_below(url: str) -> None:
     for file in storage.list_files(url):
         storage.delete(storage.join(url, file.path))
-    for directory in _below(url):
-        storage.delete_directory_if_empty(storage.join(url, directory))
     storage.delete_directory_if_empty(url)
-
-
-def _below(url: str) -> Iterator[str]:
-    for name in storage.list_directories(url):
-        yield from (f"{name}/{inner}" for inner in _below(storage.join(url, name)))
-        yield name

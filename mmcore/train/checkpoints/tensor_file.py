@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mmcore.errors import IntegrityError
+from mmcore.train.checkpoints.store import CHUNK_BYTES
 
-CHUNK_BYTES = 8 << 20
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,

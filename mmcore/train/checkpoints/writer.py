@@ -22,7 +22,6 @@ from mmcore.core.rows import file_record
 from mmcore.errors import StorageError
 from mmcore.sample import Json
 from mmcore.train.checkpoints.config import CheckpointConfig
-from mmcore.train.checkpoints.layout import Piece
 from mmcore.train.checkpoints.store import CheckpointId, CheckpointStore, Found
 from mmcore.train.checkpoints.tensor_file import FlatBuffer, Snapshot
 
@@ -36,7 +35,8 @@ class RankState:
     """What one rank puts into a checkpoint."""
 
     tensors: Mapping[str, Tensor]
-    layout: Sequence[Piece]
+    layout: Mapping[str, Json]
+    """Which slices of which whole parameters they are, as the engine says."""
     facts: Mapping[str, Json] = field(default_factory=dict)
     """Of this rank alone."""
 
@@ -91,6 +91,11 @@ class CheckpointWriter:
             self._write, checkpoint, snapshot, digest, state, shared
         )
 
+    @property
+    def is_busy(self) -> bool:
+        """Return whether a checkpoint is still being written on this rank."""
+        return self._pending is not None and not self._pending.done()
+
     def wait(self) -> None:
         """Wait until what was begun is there, on this rank; on the first: until it is committed."""
         pending, self._pending = self._pending, None
@@ -118,7 +123,7 @@ class CheckpointWriter:
             "format": "mm.checkpoint.rank",
             "format_version": 1,
             "file": asdict(own),
-            "layout": [piece.to_json() for piece in state.layout],
+            "layout": dict(state.layout),
             "facts": dict(state.facts),
         }
         # after the tensors are synced: who sees it may count on them

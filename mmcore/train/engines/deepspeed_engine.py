@@ -4,6 +4,7 @@ import gc
 import os
 import warnings
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from mmcore.train.engines.state import ReadSlice, TrainingState
 from mmcore.train.engines.world import World
 from mmcore.train.engines.zero import zero_partitions, zero_refresh
 
+# of a rank with the others in a collective; torch waits for half an hour
+_PATIENCE = timedelta(seconds=60)
 _COUNTS = ("global_steps", "global_samples", "micro_steps", "skipped_steps")
 _LOSS_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 
@@ -49,7 +52,9 @@ class DeepSpeedEngine:
             torch.cuda.set_device(self._device)
         self._has_started_group = not dist.is_initialized()
         if self._has_started_group:
-            dist.init_process_group(backend, rank=world.rank, world_size=world.num_ranks)
+            dist.init_process_group(
+                backend, rank=world.rank, world_size=world.num_ranks, timeout=_PATIENCE
+            )
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
         # without ZeRO DeepSpeed shortens gradients tensor by tensor, and tells no norm
         self._clips_here = config.zero_stage == 0 and config.precision in ("fp32", "bf16_autocast")
