@@ -23,7 +23,14 @@ from mmcore.train.work import TrainWork
 # without batch statistics and dropout, of which each rank has its own
 SMOOTH_MODEL = ModelConfig(
     image=None,
-    text=replace(TINY_TEXT, options={**TINY_TEXT.options, "hidden_dropout_prob": 0.0}),
+    text=replace(
+        TINY_TEXT,
+        options={
+            **TINY_TEXT.options,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+    ),
     audio=TINY_AUDIO,
     embedding_dim=8,
     dropout=0.0,
