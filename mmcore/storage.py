@@ -168,7 +168,7 @@ def write(url: str, data: bytes | list[bytes]) -> None:
         raise _storage_error("write", url, error) from error
 
 
-def write_pieces(url: str, pieces: Iterable[bytes]) -> None:
+def write_pieces(url: str, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file of any size a piece at a time, seen whole or not at all, as `write` does."""
     try:
         if not is_local(url):
@@ -290,7 +290,7 @@ def is_abandoned(path: str) -> bool:
 class _temporary_beside:  # noqa: N801 - reads as a function
     """A fully written and synced temporary file in the directory of `url`, gone on leaving."""
 
-    def __init__(self, url: str, pieces: Iterable[bytes]) -> None:
+    def __init__(self, url: str, pieces: Iterable[bytes | memoryview]) -> None:
         self.directory = os.path.dirname(url) or "."
         self.path = os.path.join(self.directory, temporary_name())
         self.pieces = pieces
@@ -318,7 +318,7 @@ class _temporary_beside:  # noqa: N801 - reads as a function
             os.close(handle)
 
 
-def _write_remote(url: str, pieces: Iterable[bytes]) -> None:
+def _write_remote(url: str, pieces: Iterable[bytes | memoryview]) -> None:
     file = _filesystem(url).open(url, "wb")
     try:
         for piece in pieces:

@@ -50,17 +50,21 @@ def model_files(
         name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else None)
         for name, tensor in sorted(state.items())
     }
-    config = replace(model.config, **_standing_alone(model.config))
-    description = {
+    weight_bytes = tensors_to_bytes({name: t.contiguous() for name, t in tensors.items()})
+    about = description(model, preprocessing=preprocessing)
+    return {WEIGHTS_NAME: weight_bytes, DESCRIPTION_NAME: about}
+
+
+def description(model: MultimodalModel, *, preprocessing: Mapping[str, Json]) -> bytes:
+    """Return `model.json`: what a model is, but for its weights."""
+    value = {
         "format": "mm.model",
         "format_version": FORMAT_VERSION,
-        "config": asdict(config),
+        "config": asdict(replace(model.config, **_standing_alone(model.config))),
         "data": asdict(model.shape),
         "preprocessing": dict(preprocessing),
     }
-    text = json.dumps(description, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    weight_bytes = tensors_to_bytes({name: t.contiguous() for name, t in tensors.items()})
-    return {WEIGHTS_NAME: weight_bytes, DESCRIPTION_NAME: text.encode()}
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def save_model(

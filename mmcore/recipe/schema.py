@@ -30,11 +30,20 @@ class SourceSection(Section):
     """Said when nothing is found at `path`: how to get the corpus."""
 
 
+class RankRange(Section):
+    """How many processes may train together."""
+
+    min: Annotated[int, Field(ge=1)]
+    """With so few training goes on when a machine is gone."""
+    max: Annotated[int, Field(ge=1)]
+    """So many there are where there is room."""
+
+
 class PlacementSection(Section):
     """Where things run. Nothing here changes a fingerprint."""
 
-    num_ranks: Annotated[int, Field(ge=1)] = 2
-    """Processes that train together."""
+    num_ranks: Annotated[int, Field(ge=1)] | RankRange = 2
+    """Processes that train together: a number, or `{min: 1, max: 4}`."""
 
 
 class RetrainSection(Section):

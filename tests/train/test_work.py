@@ -47,7 +47,7 @@ def test_two_ranks_train_and_the_report_names_every_file(inputs: Inputs, tmp_pat
     report = WORK.run(task, context)
     directory = Path(context.output_url)
     assert {r.path: r.sha256 for r in report.files} == {
-        file.name: sha256_hex(file.read_bytes()) for file in directory.iterdir()
+        file.name: sha256_hex(file.read_bytes()) for file in directory.iterdir() if file.is_file()
     }
     assert {r.path for r in report.files} == {
         "events.out.tfevents.mm",

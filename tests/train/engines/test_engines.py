@@ -137,9 +137,9 @@ def test_deepspeed_gets_each_ranks_share_of_the_batch() -> None:
 
 def test_offload_moves_weights_at_stage_three_alone() -> None:
     for stage, moved in ((2, False), (3, True)):
-        config = TrainConfig(zero_stage=stage, is_offloaded=True)  # type: ignore[arg-type]
+        config = TrainConfig(zero_stage=stage, offload_optimizer=True, offload_param=moved)  # type: ignore[arg-type]
         zero = deepspeed_config(config, num_ranks=1)["zero_optimization"]
-        assert zero["offload_optimizer"] == {"device": "cpu"}
+        assert zero["offload_optimizer"] == {"device": "cpu", "pin_memory": False}
         assert ("offload_param" in zero) == moved
 
 
