@@ -29,6 +29,7 @@ COMMANDS = {
     "run": Command("mmcore.cli.run", "Run a recipe: only what is not done yet"),
     "plan": Command("mmcore.cli.plan", "Show what a run would do, why, and what it would cost"),
     "whatif": Command("mmcore.cli.whatif", "Say what other limits would keep; decode nothing"),
+    "forecast": Command("mmcore.cli.forecast", "Say what a training needs and how long it takes"),
     "tune": Command("mmcore.cli.tune", "Search for better settings over the recipe's ranges"),
     "crossvalidate": Command("mmcore.cli.crossvalidate", "Train once per fold; mean and spread"),
     "explain": Command("mmcore.cli.explain", "Tell the whole story of one sample"),

@@ -27,6 +27,14 @@ class MemoryForecast:
     """What ranks exchange gradients through."""
     offloaded: int
     """How much of that lies with the host, where training is on a GPU."""
+    is_bucket_kept: bool = False
+    """Whether the bucket is there between the backward pass and the step: at stage 3. At the others
+    it is let go of before the last gradients are kept."""
+
+    @property
+    def held(self) -> int:
+        """Return what is there once the gradients are, without what comes and goes before."""
+        return self.total - self.bucket * (not self.is_bucket_kept)
 
     @property
     def total(self) -> int:
@@ -45,8 +53,8 @@ def forecast_memory(
     def part(num_elements: int, from_stage: int) -> int:
         return -(-num_elements // num_ranks) if stage >= from_stage else num_elements
 
-    # DeepSpeed copies the weights for the optimizer at stages 1 and 2 even when they are float32
-    has_copy = is_half or stage in (1, 2)
+    # ZeRO copies the weights for the optimizer even when they are float32
+    has_copy = is_half or stage > 0
     per_weight = 4 * (_MOMENTS[config.optimizer] + has_copy + bool(config.ema_decay))
     weights = size * (part(num_trained, 3) + part(num_frozen, 3))
     optimizer = per_weight * part(num_trained, 1)
@@ -58,6 +66,7 @@ def forecast_memory(
         optimizer=optimizer,
         bucket=size * bucket if stage else 0,
         offloaded=offloaded,
+        is_bucket_kept=stage == 3,
     )
 
 

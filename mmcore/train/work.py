@@ -189,6 +189,14 @@ def train_rank(config: Mapping[str, Any]) -> Json:
     return None
 
 
+def rehearse_rank(config: Mapping[str, Any]) -> Json:
+    """Take a few steps on the rank that the environment names; nothing of them stays."""
+    from mmcore.train.rehearsal import rehearse
+
+    rehearse(config)
+    return None
+
+
 class _Reports:
     """Receives what rank 0 says: progress goes to the screen, epochs to MLflow."""
 
