@@ -5,7 +5,6 @@ Long: each trial starts groups of processes that load DeepSpeed.
 
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,10 +120,9 @@ def test_a_checkpoint_of_any_stage_is_exported_as_the_same_model(
 
 
 @pytest.fixture
-def ray_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def ray_path(monkeypatch: pytest.MonkeyPatch) -> None:
     support = str(Path(disturbed_training.__file__).parent)
     monkeypatch.setenv("PYTHONPATH", processes.import_path(support))
-    yield
 
 
 @pytest.mark.parametrize("signal", [KILL, FREEZE])
