@@ -27,6 +27,7 @@ from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
 from mmcore.train.engines import Engine, World, build_engine
 from mmcore.train.schedule import learning_rate
+from mmcore.train.stopping import Patience
 from mmcore.train.turns import accumulate
 
 TRAIN_SPLIT = "train"
@@ -70,6 +71,7 @@ def train(
     torch.manual_seed((config.seed << 20) + world.rank + 1)
     engine = build_engine(model, config, world)
     log = _Log(output_url if world.rank == 0 else None, fence)
+    patience = None if config.early_stopping is None else Patience(config.early_stopping)
     step = 0
     try:
         for epoch in range(config.epochs):
@@ -92,6 +94,10 @@ def train(
             report({"kind": "epoch", "step": step - 1, "metrics": metrics})
             message = f"epoch {epoch + 1}/{config.epochs}, {_brief(held_out)}"
             report(_progress(step, num_steps, message))
+            if patience is not None:
+                is_over = torch.tensor([patience.is_over(held_out)], device=world.device)
+                if bool(engine.gather(is_over)[0]):  # rank 0 decides for all
+                    break
         weights = engine.weights()
         fusion = ProductOfExperts(model.modalities)
         held_out = weighted(fusion, validation).figures()
@@ -109,7 +115,7 @@ def train(
         facts: dict[str, Json] = {
             "num_parameters": num_parameters,
             "num_steps": step,
-            "num_epochs": config.epochs,
+            "num_epochs": epoch + 1,
             "num_train_samples": len(dataset.samples(TRAIN_SPLIT)),
             "train_loss": figures["loss"],
             "fusion_weights": dict(
@@ -136,7 +142,13 @@ def build_model(config: ModelConfig, dataset: OpenLoader) -> MultimodalModel:
 
 def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     """Return the arrays of a batch as tensors on a device."""
-    return {name: torch.from_numpy(array).to(device) for name, array in batch.arrays.items()}
+    tensors = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
+    if device.type != "cuda":
+        return tensors
+    # from pinned memory the copy goes on beside the computing
+    return {
+        name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors.items()
+    }
 
 
 def _make_repeatable(config: TrainConfig) -> None:

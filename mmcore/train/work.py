@@ -13,6 +13,7 @@ from mmcore.errors import ConfigError, IntegrityError, StepError
 from mmcore.models.config import ModelConfig
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
+from mmcore.train.deepspeed_config import deepspeed_config, read_deepspeed_file
 
 STEP = "train"
 
@@ -36,6 +37,8 @@ class TrainWork:
 
     def __post_init__(self) -> None:
         self.train.check_ranks(self.num_ranks)
+        if self.train.deepspeed_file:
+            deepspeed_config(self.train, num_ranks=self.num_ranks)
 
     @property
     def runs_in_driver(self) -> bool:
@@ -54,11 +57,14 @@ class TrainWork:
         statistics over other rows, so weights differ a little between world sizes.
         """
         name = f"{type(self).__module__}.{type(self).__qualname__}"
+        train = dict(self.train.identity())
+        if self.train.deepspeed_file:  # what it says, and not what it is called
+            train["deepspeed_file"] = read_deepspeed_file(self.train.deepspeed_file)
         return {
             "work": name,
             "code_version": self.code_version,
             "model": asdict(self.model),
-            "train": dict(self.train.identity()),
+            "train": train,
             "loader": dict(self.loader.identity()),
         }
 
