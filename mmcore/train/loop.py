@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -27,8 +27,8 @@ from mmcore.train.checkpoints.writer import SharedState
 from mmcore.train.config import TrainConfig
 from mmcore.train.engines import Engine, World, build_engine
 from mmcore.train.log import METRICS_NAME, TIMING_NAME, TrainingLog
-from mmcore.train.patience import Patience
 from mmcore.train.schedule import learning_rate
+from mmcore.train.stopping import Patience
 from mmcore.train.turns import accumulate
 from mmcore.train.validation import Validation, to_tensors, validate, weighted
 
@@ -83,6 +83,7 @@ def train(
         report=report,
         beside=in_checkpoints,
         num_steps_per_epoch=_steps_per_epoch(dataset, config),
+        patience=None if config.early_stopping is None else Patience(config.early_stopping),
     )
     checkpoints = None
     try:
@@ -144,7 +145,8 @@ class _Training:
     epoch: int = 0
     """Epochs that are done."""
     train_loss: float = math.nan
-    patience: Patience = field(default_factory=Patience)
+    patience: Patience | None = None
+    """Of early stopping, where that is asked for."""
 
     @property
     def num_steps(self) -> int:
@@ -157,7 +159,8 @@ class _Training:
         facts: Mapping[str, Any] = checkpoint.found.facts
         self.step, self.epoch = int(facts["step"]), int(facts["epoch"])
         self.train_loss = float(facts["train_loss"])
-        self.patience = Patience.from_json(facts["patience"])
+        if self.patience is not None and facts["patience"] is not None:
+            self.patience.load(facts["patience"])
         if self.world.rank == 0:
             self.log.go_on_from({n: checkpoint.file(n) for n in (METRICS_NAME, TIMING_NAME)})
 
@@ -173,7 +176,7 @@ class _Training:
             held_out = validation.figures()
             self._say_epoch(held_out, trained - started, time.perf_counter() - trained)
             self.epoch += 1
-            if self.patience.look(held_out, self.config.early_stopping):
+            if self.patience is not None and self._is_over(self.patience.is_over(held_out)):
                 break
             if self.epoch < self.config.epochs:
                 verdict = checkpoints.after_step(self.step)
@@ -183,6 +186,11 @@ class _Training:
                     return None
         assert validation is not None, "no checkpoint is written after the last epoch"
         return validation
+
+    def _is_over(self, is_over: bool) -> bool:
+        """Return what the first rank says."""
+        said = torch.tensor([is_over], device=self.world.device)
+        return bool(self.engine.gather(said)[0])
 
     def _train_epoch(self, checkpoints: Checkpoints) -> bool:
         """Train to the end of the epoch; return whether that was reached."""
@@ -218,7 +226,7 @@ class _Training:
         facts: dict[str, Json] = {
             "epoch": self.epoch,
             "train_loss": self.train_loss,
-            "patience": self.patience.to_json(),
+            "patience": None if self.patience is None else self.patience.state(),
         }
         if val_loss is not None and math.isfinite(val_loss):
             facts["val_loss"] = val_loss

@@ -123,5 +123,7 @@ def test_early_stopping_remembers_across_a_stop(inputs: Inputs, tmp_path: Path) 
 
 def test_a_figure_that_is_not_there_cannot_stop_training(inputs: Inputs, tmp_path: Path) -> None:
     config = replace(CONFIG, early_stopping=EarlyStopping(metric="val_accuracy_video", mode="max"))
-    with pytest.raises(ConfigError, match=r"'val_accuracy_video' is no figure.*val_accuracy_text"):
+    with pytest.raises(
+        ConfigError, match=r"'val_accuracy_video' is not measured.*val_accuracy_text"
+    ):
         run(inputs, tmp_path, config)
