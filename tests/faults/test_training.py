@@ -140,4 +140,6 @@ def test_ray_train_starts_the_ranks_again(
     finally:
         executor.close()
     assert training.results() == undisturbed[1].results()
-    assert any(message.startswith("goes on from step 2") for message in training.messages)
+    assert any(
+        message.startswith("attempt 2 goes on from step 2 ") for message in training.messages
+    )
