@@ -39,6 +39,7 @@ COMMANDS = {
     "compact": Command("mmcore.cli.compact", "Rewrite a dataset without what is gone from it"),
     "datasets": Command("mmcore.cli.datasets", "List the versions of datasets"),
     "models": Command("mmcore.cli.models", "List the versions of models"),
+    "export": Command("mmcore.cli.export", "Write a whole model from a version or a checkpoint"),
     "verify": Command("mmcore.cli.verify", "Check every byte against the manifests"),
     "up": Command("mmcore.cli.up", "Start the services: Prefect, worker, Ray, MLflow, dashboard"),
     "status": Command("mmcore.cli.status", "Show how the services are, and where they log"),

@@ -75,11 +75,13 @@ def save_model(
         storage.write(storage.join(directory, name), data)
 
 
-def load_saved_model(url: str) -> SavedModel:
-    """Read a model back; IntegrityError when the files are not those of a model."""
-    where = storage.join(url, DESCRIPTION_NAME)
+def empty_model(about: bytes, *, where: str) -> tuple[MultimodalModel, Mapping[str, Json]]:
+    """Return a model with weights that mean nothing yet, and its preprocessing.
+
+    `about` is a `model.json`; IntegrityError when it is of another kind.
+    """
     try:
-        value = json.loads(storage.read(where))
+        value = json.loads(about)
         if value["format"] != "mm.model" or value["format_version"] != FORMAT_VERSION:
             raise ValueError("another format or version")
         config = TypeAdapter(ModelConfig).validate_python(value["config"])
@@ -90,7 +92,13 @@ def load_saved_model(url: str) -> SavedModel:
             f"{where} does not describe a model of this version of mmcore: {error}. "
             "Train the model again, or read it with the version that wrote it."
         ) from error
-    model = MultimodalModel(config, shape)
+    return MultimodalModel(config, shape), preprocessing
+
+
+def load_saved_model(url: str) -> SavedModel:
+    """Read a model back; IntegrityError when the files are not those of a model."""
+    where = storage.join(url, DESCRIPTION_NAME)
+    model, preprocessing = empty_model(storage.read(where), where=where)
     weights_url = storage.join(url, WEIGHTS_NAME)
     try:
         model.load_state_dict(tensors_from_bytes(storage.read(weights_url)))
@@ -99,7 +107,7 @@ def load_saved_model(url: str) -> SavedModel:
             f"{weights_url} does not hold the weights of the model that {where} describes: "
             f"{error}. Delete the directory and train again."
         ) from error
-    return SavedModel(model.eval(), config, shape.labels, preprocessing)
+    return SavedModel(model.eval(), model.config, model.shape.labels, preprocessing)
 
 
 def _standing_alone(config: ModelConfig) -> dict[str, Any]:

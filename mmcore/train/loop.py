@@ -28,8 +28,8 @@ from mmcore.train.config import TrainConfig
 from mmcore.train.engines import Engine, World, build_engine
 from mmcore.train.log import LOG_NAMES, TrainingLog
 from mmcore.train.meter import Meter, peak_flops, scalars_of
-from mmcore.train.patience import Patience
 from mmcore.train.schedule import learning_rate
+from mmcore.train.stopping import Patience
 from mmcore.train.turns import accumulate
 from mmcore.train.validation import Validation, to_tensors, validate, weighted
 
@@ -87,6 +87,7 @@ def train(
         report=report,
         beside=in_checkpoints,
         num_steps_per_epoch=_steps_per_epoch(dataset, config),
+        patience=None if config.early_stopping is None else Patience(config.early_stopping),
     )
     checkpoints = None
     try:
@@ -151,7 +152,8 @@ class _Training:
     train_loss: float = math.nan
     figures: Mapping[str, float] = field(default_factory=dict)
     """Of the last step."""
-    patience: Patience = field(default_factory=Patience)
+    patience: Patience | None = None
+    """Of early stopping, where that is asked for."""
 
     @property
     def num_steps(self) -> int:
@@ -164,7 +166,8 @@ class _Training:
         facts: Mapping[str, Any] = checkpoint.found.facts
         self.step, self.epoch = int(facts["step"]), int(facts["epoch"])
         self.train_loss = float(facts["train_loss"])
-        self.patience = Patience.from_json(facts["patience"])
+        if self.patience is not None and facts["patience"] is not None:
+            self.patience.load(facts["patience"])
         if self.world.rank == 0:
             self.log.go_on_from({n: checkpoint.file(n) for n in LOG_NAMES})
 
@@ -185,7 +188,7 @@ class _Training:
             }
             self._say_epoch(held_out, {**seconds, **pace})
             self.epoch += 1
-            if self.patience.look(held_out, self.config.early_stopping):
+            if self.patience is not None and self._is_over(self.patience.is_over(held_out)):
                 break
             if self.epoch < self.config.epochs:
                 verdict = checkpoints.after_step(self.step)
@@ -195,6 +198,11 @@ class _Training:
                     return None
         assert validation is not None, "no checkpoint is written after the last epoch"
         return validation
+
+    def _is_over(self, is_over: bool) -> bool:
+        """Return what the first rank says."""
+        said = torch.tensor([is_over], device=self.world.device)
+        return bool(self.engine.gather(said)[0])
 
     def _train_epoch(self, checkpoints: Checkpoints) -> bool:
         """Train to the end of the epoch; return whether that was reached."""
@@ -235,7 +243,7 @@ class _Training:
         facts: dict[str, Json] = {
             "epoch": self.epoch,
             "train_loss": self.train_loss,
-            "patience": self.patience.to_json(),
+            "patience": None if self.patience is None else self.patience.state(),
         }
         if val_loss is not None and math.isfinite(val_loss):
             facts["val_loss"] = val_loss

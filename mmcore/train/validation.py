@@ -19,7 +19,13 @@ _EVALUATION_BATCH_SIZE = 64
 
 def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     """Return the arrays of a batch as tensors on a device."""
-    return {name: torch.from_numpy(array).to(device) for name, array in batch.arrays.items()}
+    tensors = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
+    if device.type != "cuda":
+        return tensors
+    # from pinned memory the copy goes on beside the computing
+    return {
+        name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in tensors.items()
+    }
 
 
 @dataclass(frozen=True)

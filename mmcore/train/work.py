@@ -14,6 +14,7 @@ from mmcore.models.config import ModelConfig
 from mmcore.sample import Json
 from mmcore.train.checkpoints.store import CheckpointStore
 from mmcore.train.config import TrainConfig
+from mmcore.train.deepspeed_config import deepspeed_config, read_deepspeed_file
 from mmcore.train.restarts import Restarts
 
 STEP = "train"
@@ -47,6 +48,8 @@ class TrainWork:
             )
         if self.min_ranks:
             self.train.check_ranks(self.min_ranks)
+        if self.train.deepspeed_file:
+            deepspeed_config(self.train, num_ranks=self.num_ranks)
 
     @property
     def rank_counts(self) -> list[int]:
@@ -78,11 +81,14 @@ class TrainWork:
         statistics over other rows, so weights differ a little between world sizes.
         """
         name = f"{type(self).__module__}.{type(self).__qualname__}"
+        train = dict(self.train.identity())
+        if self.train.deepspeed_file:  # what it says, and not what it is called
+            train["deepspeed_file"] = read_deepspeed_file(self.train.deepspeed_file)
         return {
             "work": name,
             "code_version": self.code_version,
             "model": asdict(self.model),
-            "train": dict(self.train.identity()),
+            "train": train,
             "loader": dict(self.loader.identity()),
         }
 

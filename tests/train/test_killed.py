@@ -38,7 +38,9 @@ def test_ranks_that_are_killed_are_started_again_and_the_bytes_are_the_same(
     assert len(restarts) == 2
     assert "rank-1 died with exit code -9" in restarts[0]
     assert "rank-0 died with exit code -9" in restarts[1]
-    assert any(message.startswith("goes on from step 2 ") for message in training.messages)
+    assert any(
+        message.startswith("attempt 2 goes on from step 2 ") for message in training.messages
+    )
     assert training.loader().keys_read() == unstopped.loader().keys_read()
 
 
@@ -50,7 +52,10 @@ def test_another_number_of_ranks_reads_the_same_samples_and_comes_to_the_same_lo
     steady.run()
     moved = Disturbed(tmp_path / "moved", inputs, SMOOTH_MODEL, config)
     moved.run([Disturbance(step=1, rank=1, signal=STOP)], num_ranks=(2, 1))
-    assert "goes on from step 2 (step-00000002.1, written by 2 ranks, now 1)" in moved.messages
+    assert (
+        "attempt 2 goes on from step 2 (step-00000002.1, written by 2 ranks, now 1)"
+        in moved.messages
+    )
     assert moved.loader().keys_read() == steady.loader().keys_read()
     assert moved.losses() == pytest.approx(steady.losses(), rel=1e-6, abs=2e-6)  # six digits
     for name, weight in steady.weights().items():

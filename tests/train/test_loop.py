@@ -13,8 +13,9 @@ from tiny_models import TINY_MODEL
 from mmcore.core.step import Inputs
 from mmcore.errors import ConfigError, StepError
 from mmcore.load.batches import MultimodalLoader
+from mmcore.models.config import ModelConfig
 from mmcore.models.saved import load_saved_model
-from mmcore.train.config import TrainConfig
+from mmcore.train.config import EarlyStopping, TrainConfig
 from mmcore.train.loop import train
 from mmcore.train.validation import to_tensors
 
@@ -35,10 +36,15 @@ def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def run(inputs: Inputs, output: Path, config: TrainConfig = CONFIG) -> list[Mapping[str, Any]]:
+def run(
+    inputs: Inputs,
+    output: Path,
+    config: TrainConfig = CONFIG,
+    model: ModelConfig = TINY_MODEL,
+) -> list[Mapping[str, Any]]:
     reports: list[Mapping[str, Any]] = []
     train(
-        model_config=TINY_MODEL,
+        model_config=model,
         config=config,
         loader=LOADER,
         inputs=inputs,
@@ -124,7 +130,9 @@ def test_the_reports_tell_progress_epochs_and_at_last_the_files(
     assert kinds == ["epoch", "progress", "epoch", "progress", "finished"]
     assert reports[3]["done"] == reports[3]["total"] == 8
     written = {record["path"]: record["num_bytes"] for record in reports[-1]["files"]}
-    assert written == {f.name: f.stat().st_size for f in tmp_path.iterdir() if f.is_file()}
+    assert written == {
+        file.name: file.stat().st_size for file in tmp_path.iterdir() if file.is_file()
+    }
 
 
 def test_a_tiny_corpus_is_learnt_and_read_back(inputs: Inputs, tmp_path: Path) -> None:
@@ -167,6 +175,29 @@ def test_a_corpus_without_labels_is_refused(tmp_path: Path) -> None:
     ]
     with pytest.raises(StepError, match="no sample of the dataset has a label"):
         run(write_inputs(tmp_path / "data", samples), tmp_path / "model")
+
+
+def test_training_ends_early_when_nothing_gets_better(inputs: Inputs, tmp_path: Path) -> None:
+    stopping = EarlyStopping(metric="val_accuracy", mode="max", patience=1, min_delta=1.0)
+    config = replace(CONFIG, epochs=5, early_stopping=stopping)
+    *_, finished = run(inputs, tmp_path, config)
+    assert finished["facts"]["num_epochs"] == 2
+    epochs = [line["epoch"] for line in lines(tmp_path / "metrics.jsonl") if "val_loss" in line]
+    assert epochs == [0, 1]
+
+
+def test_turns_of_a_batch_learn_what_the_batch_does(inputs: Inputs, tmp_path: Path) -> None:
+    model = replace(
+        TINY_MODEL, image=None, dropout=0.0, loss=replace(TINY_MODEL.loss, contrastive_weight=0.0)
+    )
+    losses = []
+    for size in (0, 2):
+        config = replace(CONFIG, micro_batch_size=size, epochs=1)
+        run(inputs, tmp_path / str(size), config, model)
+        found = lines(tmp_path / str(size) / "metrics.jsonl")
+        losses.append([line["loss"] for line in found if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # text drops out inside its encoder
+    assert losses[0] != losses[1]
 
 
 def test_precision_in_bfloat16_still_learns(inputs: Inputs, tmp_path: Path) -> None:

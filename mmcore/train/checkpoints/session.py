@@ -74,6 +74,8 @@ class Checkpoints:
         """
         checkpoint = self._newest_sound()
         if checkpoint is None:
+            if self._attempt > 1:
+                self._say(f"attempt {self._attempt} finds no checkpoint and starts over")
             return None
         step = checkpoint.found.id.step
         rank, num_ranks = self._world.rank, self._world.num_ranks
@@ -89,8 +91,8 @@ class Checkpoints:
         checkpoint.let_go()
         self._saved_step = step
         self._say(
-            f"goes on from step {step} ({checkpoint.found.id.name}, written by "
-            f"{checkpoint.found.num_ranks} ranks, now {num_ranks})"
+            f"attempt {self._attempt} goes on from step {step} ({checkpoint.found.id.name}, "
+            f"written by {checkpoint.found.num_ranks} ranks, now {num_ranks})"
         )
         return checkpoint
 

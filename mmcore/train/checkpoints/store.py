@@ -45,6 +45,12 @@ class CheckpointId:
         """Return the name of its directory."""
         return f"step-{self.step:08d}.{self.attempt}"
 
+    @staticmethod
+    def from_name(name: str) -> "CheckpointId | None":
+        """Return what the name of a directory says; None when it is another's."""
+        match = _NAME.fullmatch(name)
+        return CheckpointId(int(match[1]), int(match[2])) if match else None
+
 
 @dataclass(frozen=True)
 class Found:
@@ -68,9 +74,14 @@ class Found:
 
 
 class CheckpointStore:
-    """The checkpoints of one training, below the directory that its model is going to have."""
+    """The checkpoints of one training, below the directory that its model is going to have.
 
-    def __init__(self, output_url: str, *, fingerprint: str, fence: Fence | None = None) -> None:
+    Without a fingerprint they can be read alone, whatever training they are of.
+    """
+
+    def __init__(
+        self, output_url: str, *, fingerprint: str | None = None, fence: Fence | None = None
+    ) -> None:
         self.url = storage.join(output_url, DIRECTORY)
         self._fingerprint = fingerprint
         self._fence = fence
@@ -110,6 +121,7 @@ class CheckpointStore:
     ) -> Found:
         """Make a checkpoint exist whose files all lie there, written and synced."""
         self.check_place(checkpoint.attempt)
+        assert self._fingerprint is not None, "a store that writes knows its training"
         ordered = tuple(sorted(files, key=lambda file: file.path))
         manifest = Manifest(_STEP, self._fingerprint, {}, Counts(), ordered, facts)
         url = self.url_of(checkpoint)
@@ -133,7 +145,7 @@ class CheckpointStore:
         manifest = load_manifest(url)
         if manifest is None:
             return None
-        if manifest.step != _STEP or manifest.fingerprint != self._fingerprint:
+        if manifest.step != _STEP or self._fingerprint not in (None, manifest.fingerprint):
             raise IntegrityError(f"{url} belongs to another training. Move it away.")
         return Found(checkpoint, url, manifest)
 
@@ -160,10 +172,8 @@ class CheckpointStore:
                 storage.delete(storage.join(self.url, file.path))
 
     def _directories(self) -> list[CheckpointId]:
-        matches = map(_NAME.fullmatch, storage.list_directories(self.url))
-        return sorted(
-            (CheckpointId(int(match[1]), int(match[2])) for match in matches if match), reverse=True
-        )
+        found = map(CheckpointId.from_name, storage.list_directories(self.url))
+        return sorted((one for one in found if one is not None), reverse=True)
 
     def _delete(self, checkpoint: CheckpointId) -> None:
         # the manifest first: what is half deleted must not look like a checkpoint

@@ -18,7 +18,7 @@ from mmcore.models.lora import merged_weights
 from mmcore.models.multimodal import ModelOutput
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
-from mmcore.train.engines.deepspeed_config import deepspeed_config
+from mmcore.train.deepspeed_config import deepspeed_config
 from mmcore.train.engines.optimizers import build_optimizer
 from mmcore.train.engines.precision import autocast
 from mmcore.train.engines.state import ReadSlice, TrainingState

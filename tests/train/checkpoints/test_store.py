@@ -151,6 +151,17 @@ def test_a_full_disk_is_raised_at_the_next_checkpoint(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_a_bucket_holds_checkpoints_as_a_disk_does(bucket: str, tmp_path: Path) -> None:
+    write_steps(bucket, 3, 6, 9)
+    write_steps(tmp_path, 3, 6, 9)
+    found, problems = store_in(bucket).committed()
+    assert ([one.id.name for one in found], problems) == (names(tmp_path), [])
+    checkpoint = Checkpoint(found[0])
+    assert checkpoint.problems() == []
+    assert found[0].manifest.files == newest(tmp_path).manifest.files
+    assert checkpoint.read_slice("master", "weight", 7, 9).tolist() == (WHOLE[7:16] + 9).tolist()
+
+
 def test_the_same_state_is_the_same_bytes(tmp_path: Path) -> None:
     write_steps(tmp_path / "a", 3)
     write_steps(tmp_path / "b", 3)
