@@ -6,6 +6,7 @@ MmError
  +-- IntegrityError     bytes are not what a manifest says they are      (exit 1)
  +-- AccountingError    samples were lost or doubled between two steps   (exit 1)
  +-- StepError          a step could not be finished                     (exit 1)
+ |    +-- RanksLost     ranks died or froze; they may be started again   (exit 1)
  +-- LeaseLost          another run has taken this one's place           (exit 1)
  +-- RunCancelled       somebody asked the run to stop                   (exit 130)
  +-- GateRefused        a gate said no                                   (exit 3)
@@ -43,6 +44,10 @@ class AccountingError(MmError):
 
 class StepError(MmError):
     """A step could not be finished."""
+
+
+class RanksLost(StepError):
+    """Ranks that work together died, froze or lost each other: starting again may help."""
 
 
 class LeaseLost(MmError):

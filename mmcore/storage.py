@@ -9,7 +9,7 @@ import io
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -170,7 +170,7 @@ def write(url: str, data: bytes | list[bytes]) -> None:
         raise _storage_error("write", url, error) from error
 
 
-def write_pieces(url: str, pieces: Iterable[bytes]) -> None:
+def write_pieces(url: str, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file of any size a piece at a time, seen whole or not at all, as `write` does."""
     try:
         if not is_local(url):
@@ -296,7 +296,7 @@ def is_abandoned(path: str) -> bool:
 class _temporary_beside:  # noqa: N801 - reads as a function
     """A fully written and synced temporary file in the directory of `url`, gone on leaving."""
 
-    def __init__(self, url: str, batches: Iterable[list[bytes]]) -> None:
+    def __init__(self, url: str, batches: Iterable[Sequence[bytes | memoryview]]) -> None:
         self.directory = os.path.dirname(url) or "."
         self.path = os.path.join(self.directory, temporary_name())
         self.batches = batches
@@ -323,7 +323,7 @@ class _temporary_beside:  # noqa: N801 - reads as a function
             os.close(handle)
 
 
-def _write_all(handle: int, pieces: list[bytes]) -> None:
+def _write_all(handle: int, pieces: Sequence[bytes | memoryview]) -> None:
     """Write pieces one after the other without a copy of them in this process."""
     left: list[bytes | memoryview] = [*pieces]
     while left:
@@ -334,7 +334,7 @@ def _write_all(handle: int, pieces: list[bytes]) -> None:
             left[0] = memoryview(left[0])[written:]
 
 
-def _write_remote(url: str, pieces: Iterable[bytes]) -> None:
+def _write_remote(url: str, pieces: Iterable[bytes | memoryview]) -> None:
     file = _filesystem(url).open(url, "wb")
     try:
         for piece in pieces:

@@ -15,7 +15,7 @@ import prefect
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from mmcore.errors import StepError
-from mmcore.executors.local import die_with_parent, free_port
+from mmcore.executors.children import die_with_parent, free_port
 
 _START_SECONDS = 180.0  # a first start migrates a database, on a busy machine
 _SETTINGS = {

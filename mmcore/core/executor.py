@@ -66,7 +66,14 @@ class Executor(Protocol):
 
         RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are set as torch expects them.
         Results are files; the dictionaries that rank 0 hands to `config["report"]` arrive here.
+        `config["should_stop"]()` says on a rank whether the run has been told to stop; one that
+        asks is given a few seconds to end by itself. RanksLost when a rank died or is frozen;
+        none is left then.
         """
+        ...
+
+    def num_ranks_now(self, most: int) -> int:
+        """Return how many ranks can be placed at this moment, `most` at the most."""
         ...
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import PurePosixPath
 
 from mmcore import storage
 from mmcore.core.executor import Executor
@@ -306,8 +307,11 @@ def sweep_temporaries(url: str) -> None:
 def _sweep(url: str, manifest: Manifest) -> None:
     """Delete what the manifest does not name; leave alone what a live process is writing."""
     named = {file.path for file in manifest.files} | {MANIFEST_NAME}
+    directories = {SCRATCH}
     for file in storage.list_files(url):
         is_temporary = file.path.rsplit("/", 1)[-1].startswith(storage.TEMPORARY_PREFIX)
         if file.path not in named and (not is_temporary or storage.is_abandoned(file.path)):
             storage.delete(storage.join(url, file.path))
-    storage.delete_directory_if_empty(storage.join(url, SCRATCH))
+            directories |= {str(parent) for parent in PurePosixPath(file.path).parents[:-1]}
+    for directory in sorted(directories, key=len, reverse=True):
+        storage.delete_directory_if_empty(storage.join(url, directory))

@@ -17,6 +17,7 @@ from mmcore.load.ahead import Ahead, Spot
 from mmcore.load.augment import AudioAugment, ImageAugment, TextAugment
 from mmcore.load.cache import ShardCache
 from mmcore.load.decode import DecodeConfig, Decoder
+from mmcore.load.folds import Fold
 from mmcore.load.mix import Curriculum, MixedDataset, check_mix
 from mmcore.load.reader import InProcess, Maker, ReaderProcess
 from mmcore.load.reading import SampleReader, Wanted
@@ -71,6 +72,8 @@ class MultimodalLoader:
     order: less padding. 0 leaves batches as they come."""
     pack_tokens: int = 0
     """Captions are also given in rows of so many tokens, several to a row. 0 for none."""
+    fold: Fold | None = None
+    """Trains on a part of what is there and holds a part out: `mm crossvalidate` sets it."""
     image_augment: ImageAugment = field(default_factory=ImageAugment)
     audio_augment: AudioAugment = field(default_factory=AudioAugment)
     text_augment: TextAugment = field(default_factory=TextAugment)
@@ -116,6 +119,8 @@ class MultimodalLoader:
         found = {name: value for name, value in asdict(self).items() if name not in _PLACEMENT}
         found["mix"] = {name: one.identity() for name, one in self.mix.items()}
         found["requires"] = list(self.requires)
+        if self.fold is None:
+            del found["fold"]
         name = f"{type(self).__module__}.{type(self).__qualname__}"
         return {"loader": name, "code_version": self.code_version, **found}
 
@@ -130,7 +135,9 @@ class MultimodalLoader:
                 "again."
             ) from error
         tokenizer.enable_truncation(self.max_tokens)
-        own = Source.open(inputs[DATASET_STEP], self.requires, hidden=inputs.forgotten.keys)
+        own = Source.open(
+            inputs[DATASET_STEP], self.requires, hidden=inputs.forgotten.keys, fold=self.fold
+        )
         mixed = {
             name: Source.open(one.artifact(name), self.requires, name=name) if one.url else own
             for name, one in self.mix.items()

@@ -1,7 +1,7 @@
 """A dataset of shards, opened by its table: any part of any sample by its offset, checked."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -36,14 +36,22 @@ class ShardedDataset:
 
     What is to be forgotten is not there: `hidden` are its keys, or, where nobody has looked yet,
     what is asked for at this moment. Ranks are given it, so that all see the same samples.
+    `arranged` may give samples other splits, and leave some out.
     """
 
-    def __init__(self, artifact: Artifact, hidden: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        hidden: frozenset[str] | None = None,
+        arranged: Callable[[Sequence[Entry]], list[Entry]] | None = None,
+    ) -> None:
         self._reader = SampleReader()
         self.artifact = artifact
         self.url = artifact.url.rstrip("/")
         hidden = hidden_keys(artifact.url) if hidden is None else hidden
         self.entries = [one for one in _read_table(artifact) if one.info.key not in hidden]
+        if arranged is not None:
+            self.entries = arranged(self.entries)
         self._by_key = {entry.info.key: entry for entry in self.entries}
         self._by_split: dict[str, list[Entry]] = {}
         self._last: dict[str, int] = {}

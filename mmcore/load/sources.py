@@ -14,6 +14,7 @@ from mmcore.errors import StepError
 from mmcore.load.ahead import Spot
 from mmcore.load.cache import Group
 from mmcore.load.dataset import Entry, ShardedDataset
+from mmcore.load.folds import Fold
 from mmcore.load.mix import Curriculum, MixedDataset, num_drawn
 from mmcore.load.order import Order, Stream
 from mmcore.load.reading import Wanted
@@ -59,9 +60,11 @@ class Source:
         *,
         name: str = "",
         hidden: frozenset[str] | None = None,
+        fold: Fold | None = None,
     ) -> "Source":
-        """Open a dataset version."""
-        return Source(ShardedDataset(artifact, hidden), requires, name)
+        """Open a dataset version, as it is or with a fold of it held out."""
+        arranged = None if fold is None else fold.apply
+        return Source(ShardedDataset(artifact, hidden, arranged), requires, name)
 
     @property
     def artifact(self) -> Artifact:

@@ -1,6 +1,6 @@
 """What a model learns from: a class loss per head, a contrastive one per pair of modalities."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -23,6 +23,8 @@ def training_loss(
     *,
     gather: Gather = lambda tensor: tensor,
     num_ranks: int = 1,
+    counts: Tensor | None = None,
+    num_turns: int = 1,
 ) -> dict[str, Tensor]:
     """Return the total under `loss`, and its parts: `class_image`, `contrastive_image_text` ...
 
@@ -30,15 +32,24 @@ def training_loss(
     this rank only. Every rank then holds the contrastive loss over the whole batch, but its own
     share of the gradient; the mean over ranks, which data parallelism takes, is too small by
     `num_ranks`, and that is made up for here.
+
+    `counts` is `label_counts` over all ranks and all `num_turns` turns of a step. A class loss is
+    the mean over all of their rows however these are dealt out: where one rank has three pictures
+    and another one, each of the four weighs the same.
     """
     parts: dict[str, Tensor] = {}
     modalities = [name for name in output.logits if name != "fused"]
-    for name in modalities:
-        parts[f"class_{name}"] = classification_loss(
+    if counts is None:
+        counts = gather(label_counts(batch, modalities)[None]).sum(dim=0)
+    for name, count in zip(modalities, counts, strict=True):
+        loss = classification_loss(
             output.logits[name],
-            torch.where(batch[f"has_{name}"], batch["label"], NO_LABEL),
+            _labels(batch, name),
             label_smoothing=config.label_smoothing,
+            count=count,
         )
+        # what is made of it is the mean over ranks and turns
+        parts[f"class_{name}"] = loss * (num_ranks * num_turns)
     total = torch.stack(list(parts.values())).sum()
     if config.contrastive_weight and len(modalities) > 1:
         groups = gather(batch["group"])
@@ -60,12 +71,27 @@ def training_loss(
     return {"loss": total, **parts}
 
 
-def classification_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
-    """Return the mean cross-entropy over the rows that have a label; 0 when none has."""
+def classification_loss(
+    logits: Tensor, labels: Tensor, *, label_smoothing: float, count: Tensor | None = None
+) -> Tensor:
+    """Return the mean cross-entropy over the rows that have a label; 0 when none has.
+
+    `count` takes the place of their number, where these are not all the rows.
+    """
     summed = functional.cross_entropy(
         logits, labels, ignore_index=NO_LABEL, label_smoothing=label_smoothing, reduction="sum"
     )
-    return summed / (labels != NO_LABEL).sum().clamp(min=1)
+    count = (labels != NO_LABEL).sum() if count is None else count
+    return summed / count.clamp(min=1)
+
+
+def label_counts(batch: Mapping[str, Tensor], modalities: Sequence[str]) -> Tensor:
+    """Return for each modality how many rows have both it and a label, int64 [M]."""
+    return torch.stack([(_labels(batch, name) != NO_LABEL).sum() for name in modalities])
+
+
+def _labels(batch: Mapping[str, Tensor], modality: str) -> Tensor:
+    return torch.where(batch[f"has_{modality}"], batch["label"], NO_LABEL)
 
 
 def contrastive_loss(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcore.models.config import DataShape, ModelConfig
 from mmcore.models.encoders import AudioEncoder, ImageEncoder, TextEncoder
@@ -68,8 +69,10 @@ class MultimodalModel(nn.Module):
             arrays = [batch[array] for array in INPUTS[name]]
             has = batch[f"has_{name}"]
             features = _encode_present(self.encoders[name], has, arrays)
+            head = self.heads[name]
+            features = features.to(next(head.parameters()).dtype)
             # float32 from here on: a softmax in bfloat16 loses the tail
-            embedding, logit = self.heads[name](features.float())
+            embedding, logit = (one.float() for one in head(features))
             present[name] = has.to(logit.dtype)
             embeddings[name] = embedding * present[name][:, None]
             logits[name] = logit * present[name][:, None]
@@ -90,6 +93,24 @@ def _encode_present(encoder: nn.Module, has: Tensor, arrays: list[Tensor]) -> Te
     rows = has.nonzero()[:, 0]
     if len(rows) == 0:
         rows = torch.zeros(1, dtype=torch.int64, device=has.device)
-    encoded = encoder(*(array[rows] for array in arrays))
+        encoded = _encode_nothing(encoder, [array[rows] for array in arrays])
+    else:
+        encoded = encoder(*(array[rows] for array in arrays))
     features = encoded.new_zeros((len(has), encoded.shape[1])).index_copy(0, rows, encoded)
     return features * has[:, None]
+
+
+def _encode_nothing(encoder: nn.Module, arrays: list[Tensor]) -> Tensor:
+    """Run an encoder for the sake of the other ranks: it learns nothing from it.
+
+    Masks are all true, since a softmax over no token at all is not a number.
+    """
+    arrays = [torch.ones_like(one) if one.dtype == torch.bool else one for one in arrays]
+    # of these layers alone: a layer that computes activations twice does so on every rank or none
+    norms = [one for one in encoder.modules() if isinstance(one, _BatchNorm) and one.training]
+    for norm in norms:
+        norm.eval()
+    encoded: Tensor = encoder(*arrays)
+    for norm in norms:
+        norm.train()
+    return encoded

@@ -50,17 +50,21 @@ def model_files(
         name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else None)
         for name, tensor in sorted(state.items())
     }
-    config = replace(model.config, **_standing_alone(model.config))
-    description = {
+    weight_bytes = tensors_to_bytes({name: t.contiguous() for name, t in tensors.items()})
+    about = description(model, preprocessing=preprocessing)
+    return {WEIGHTS_NAME: weight_bytes, DESCRIPTION_NAME: about}
+
+
+def description(model: MultimodalModel, *, preprocessing: Mapping[str, Json]) -> bytes:
+    """Return `model.json`: what a model is, but for its weights."""
+    value = {
         "format": "mm.model",
         "format_version": FORMAT_VERSION,
-        "config": asdict(config),
+        "config": asdict(replace(model.config, **_standing_alone(model.config))),
         "data": asdict(model.shape),
         "preprocessing": dict(preprocessing),
     }
-    text = json.dumps(description, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    weight_bytes = tensors_to_bytes({name: t.contiguous() for name, t in tensors.items()})
-    return {WEIGHTS_NAME: weight_bytes, DESCRIPTION_NAME: text.encode()}
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def save_model(
@@ -71,11 +75,13 @@ def save_model(
         storage.write(storage.join(directory, name), data)
 
 
-def load_saved_model(url: str) -> SavedModel:
-    """Read a model back; IntegrityError when the files are not those of a model."""
-    where = storage.join(url, DESCRIPTION_NAME)
+def empty_model(about: bytes, *, where: str) -> tuple[MultimodalModel, Mapping[str, Json]]:
+    """Return a model with weights that mean nothing yet, and its preprocessing.
+
+    `about` is a `model.json`; IntegrityError when it is of another kind.
+    """
     try:
-        value = json.loads(storage.read(where))
+        value = json.loads(about)
         if value["format"] != "mm.model" or value["format_version"] != FORMAT_VERSION:
             raise ValueError("another format or version")
         config = TypeAdapter(ModelConfig).validate_python(value["config"])
@@ -86,7 +92,13 @@ def load_saved_model(url: str) -> SavedModel:
             f"{where} does not describe a model of this version of mmcore: {error}. "
             "Train the model again, or read it with the version that wrote it."
         ) from error
-    model = MultimodalModel(config, shape)
+    return MultimodalModel(config, shape), preprocessing
+
+
+def load_saved_model(url: str) -> SavedModel:
+    """Read a model back; IntegrityError when the files are not those of a model."""
+    where = storage.join(url, DESCRIPTION_NAME)
+    model, preprocessing = empty_model(storage.read(where), where=where)
     weights_url = storage.join(url, WEIGHTS_NAME)
     try:
         model.load_state_dict(tensors_from_bytes(storage.read(weights_url)))
@@ -95,7 +107,7 @@ def load_saved_model(url: str) -> SavedModel:
             f"{weights_url} does not hold the weights of the model that {where} describes: "
             f"{error}. Delete the directory and train again."
         ) from error
-    return SavedModel(model.eval(), config, shape.labels, preprocessing)
+    return SavedModel(model.eval(), model.config, model.shape.labels, preprocessing)
 
 
 def _standing_alone(config: ModelConfig) -> dict[str, Any]:

@@ -155,9 +155,12 @@ class _Builder:
         train = self._made(TrainConfig, {"seed": recipe.seed, **recipe.train}, ("train",))
         if loader is None or model is None or train is None:
             return []
-        num_ranks = recipe.placement.num_ranks
+        ranks = recipe.placement.num_ranks
+        most, least = (ranks, 0) if isinstance(ranks, int) else (ranks.max, ranks.min)
         training = self._guarded(
-            lambda: TrainWork(model=model, train=train, loader=loader, num_ranks=num_ranks),
+            lambda: TrainWork(
+                model=model, train=train, loader=loader, num_ranks=most, min_ranks=least
+            ),
             ("train",),
         )
         evaluation = self._made(EvaluateWork, {"loader": loader, **recipe.evaluate}, ("evaluate",))

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fields = dict[str, Any]
+SEARCHED = ("train.", "model.", "loader.")
+"""Sections of which a training is made, and the dataset is not."""
 
 
 class Section(BaseModel):
@@ -28,11 +30,20 @@ class SourceSection(Section):
     """Said when nothing is found at `path`: how to get the corpus."""
 
 
+class RankRange(Section):
+    """How many processes may train together."""
+
+    min: Annotated[int, Field(ge=1)]
+    """With so few training goes on when a machine is gone."""
+    max: Annotated[int, Field(ge=1)]
+    """So many there are where there is room."""
+
+
 class PlacementSection(Section):
     """Where things run. Nothing here changes a fingerprint."""
 
-    num_ranks: Annotated[int, Field(ge=1)] = 2
-    """Processes that train together."""
+    num_ranks: Annotated[int, Field(ge=1)] | RankRange = 2
+    """Processes that train together: a number, or `{min: 1, max: 4}`."""
 
 
 class RetrainSection(Section):
@@ -50,6 +61,71 @@ class RetrainSection(Section):
     """Settings of the recipe for a retraining: `train.epochs=6`. The first training, and one on a
     dataset that is made from the ground up, are as the recipe says;
     with `start: scratch` only the latter is."""
+
+
+class Range(Section):
+    """The values that a setting may take in a search: one of these."""
+
+    choice: tuple[Any, ...] | None = None
+    """One of some values."""
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    """Any order of magnitude is as likely as any other: for learning rates."""
+    integer: tuple[int, int] | None = None
+    """Both ends are values."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Range":
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            names = ", ".join(type(self).model_fields)
+            raise ValueError(f"give one of {names}, not {len(given)} of them")
+        if self.choice == ():
+            raise ValueError("choice is empty")
+        for low, high in filter(None, (self.uniform, self.log_uniform, self.integer)):
+            if not low < high:
+                raise ValueError(f"{given[0]} from {low} to {high} is no range")
+        if self.log_uniform is not None and self.log_uniform[0] <= 0:
+            raise ValueError(f"log_uniform from {self.log_uniform[0]}: a logarithm begins above 0")
+        return self
+
+
+class TuneSection(Section):
+    """What `mm tune` searches: settings with dots in their names, each with a range."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Range]
+
+    metric: str = "val_accuracy"
+    """What trainings report after each epoch: `val_loss`, `val_accuracy`,
+    `val_accuracy_<modality>`."""
+    mode: Literal["max", "min"] = "max"
+    """Whether more or less of the metric is better."""
+    grace_epochs: Annotated[int, Field(ge=1)] = 1
+    """No trial is stopped before."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """Of the trials that reach an epoch at which they are compared, one in so many goes on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check(cls, value: Any) -> Any:
+        for name in value if isinstance(value, dict) else ():
+            if name in cls.model_fields:
+                continue
+            if not str(name).startswith(SEARCHED) or str(name).count(".") < 1:
+                known = ", ".join(cls.model_fields)
+                raise ValueError(
+                    f"{name!r} is nothing to search: a range is for a setting of "
+                    f"{', '.join(SEARCHED)} such as train.learning_rate; besides there are {known}"
+                )
+            if name == "train.epochs":
+                raise ValueError("train.epochs cannot be searched: trials are compared by epochs")
+        return value
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """The settings that are searched."""
+        return dict(self.__pydantic_extra__)
 
 
 class Recipe(Section):
@@ -83,4 +159,5 @@ class Recipe(Section):
     """What models are measured on when the dataset grows: the test split of its first version, the
     same for all of them, or that of the version each was trained on."""
     retrain: RetrainSection = RetrainSection()
+    tune: TuneSection = TuneSection()
     placement: PlacementSection = PlacementSection()

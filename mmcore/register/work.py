@@ -16,6 +16,7 @@ from mmcore.register.card import CardInputs, model_card
 from mmcore.register.decision import Decision, Standing, decide
 from mmcore.register.ledger import CHAMPION, REGISTERED, ChampionChanged, crown, reconcile
 from mmcore.sample import Json, sha256_hex
+from mmcore.telemetry.event_file import EVENT_FILE_NAME
 
 CHALLENGER = "challenger"
 METRIC_TAG = "mm.metric."
@@ -29,7 +30,7 @@ REGISTRATION_FILE = "registration.json"
 SIGNATURE_FILE = "signature.json"
 _ALSO_IN_THE_MODEL = "README.md"
 # how long training took is no part of a model
-_LEFT_OUT = frozenset({"timing.jsonl"})
+_LEFT_OUT = frozenset({"timing.jsonl", EVENT_FILE_NAME})
 
 
 @dataclass(frozen=True, kw_only=True)

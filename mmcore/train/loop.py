@@ -1,41 +1,39 @@
 """What each rank does: read, forward, backward, step; then validate, and write it down."""
 
-import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mmcore import storage
 from mmcore.core.lease import Fence
 from mmcore.core.loader import Batch, Loader, OpenLoader
 from mmcore.core.rows import file_record
 from mmcore.core.step import Inputs
 from mmcore.errors import ConfigError, StepError
 from mmcore.models.config import DataShape, ModelConfig
-from mmcore.models.heads import ProductOfExperts, fitted_weights
-from mmcore.models.losses import NO_LABEL, training_loss
+from mmcore.models.heads import ProductOfExperts
 from mmcore.models.multimodal import MultimodalModel
 from mmcore.models.saved import load_saved_model, model_files
 from mmcore.models.warm import start_from
 from mmcore.sample import Json
+from mmcore.train.beside import config_file, frozen_file, may_freeze, standing_beside, weights_by_id
+from mmcore.train.checkpoints.reading import Checkpoint
+from mmcore.train.checkpoints.session import Checkpoints
+from mmcore.train.checkpoints.store import CheckpointStore
+from mmcore.train.checkpoints.writer import SharedState
 from mmcore.train.config import TrainConfig
-from mmcore.train.engine import Engine, World, build_engine
+from mmcore.train.engines import Engine, World, build_engine
+from mmcore.train.log import LOG_NAMES, TrainingLog
+from mmcore.train.meter import Meter, peak_flops, scalars_of
 from mmcore.train.schedule import learning_rate
+from mmcore.train.stopping import Patience
+from mmcore.train.turns import accumulate
+from mmcore.train.validation import Validation, to_tensors, validate, weighted
 
 TRAIN_SPLIT = "train"
-VALIDATION_SPLIT = "val"
-TOKENIZER_STEP = "tokenizer"
-TOKENIZER_NAME = "tokenizer.json"
-METRICS_NAME = "metrics.jsonl"
-TIMING_NAME = "timing.jsonl"
-LABELS_NAME = "labels.json"
-_EVALUATION_BATCH_SIZE = 64
 _REPORT_EVERY = 10  # steps; a bar that moves twice a second is enough
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -51,72 +49,217 @@ def train(
     report: Report,
     start_url: str | None = None,
     fence: Fence | None = None,
+    fingerprint: str = "",
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train on this rank together with the others; rank 0 writes and reports the files.
 
-    `start_url` is where the model lies whose weights training starts from. `fence` is asked before
-    every write: the run whose ranks these are may have lost its place.
+    It goes on from the newest checkpoint below `output_url` that verifies. `start_url` is where the
+    model lies whose weights training starts from. `fence` is asked before every write: the run
+    whose ranks these are may have lost its place. When `should_stop` says so, a checkpoint is
+    written and training ends without a model.
     """
     world = World.from_environment()
     _make_repeatable(config)
     dataset = loader.open(inputs)
-    num_steps = _steps_per_epoch(dataset, config) * config.epochs
     model = build_model(model_config, dataset)
     if start_url is not None:
         start_from(model, load_saved_model(start_url))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    before = weights_by_id(model) if may_freeze(config) and world.rank == 0 else {}
     # after the model: ranks start from the same weights and then drop out independently
     torch.manual_seed((config.seed << 20) + world.rank + 1)
     engine = build_engine(model, config, world)
-    log = _Log(output_url if world.rank == 0 else None, fence)
-    step = 0
+    beside = standing_beside(model, loader, inputs, dataset) if world.rank == 0 else {}
+    in_checkpoints = {**beside, **config_file(config), **frozen_file(model, before)}
+    before.clear()
+    store = CheckpointStore(output_url, fingerprint=fingerprint, fence=fence)
+    training = _Training(
+        engine=engine,
+        world=world,
+        model_config=model_config,
+        config=config,
+        dataset=dataset,
+        log=TrainingLog(output_url if world.rank == 0 else None, fence),
+        meter=Meter(
+            world, global_batch_size=config.global_batch_size, peak_flops=peak_flops(world.device)
+        ),
+        report=report,
+        beside=in_checkpoints,
+        num_steps_per_epoch=_steps_per_epoch(dataset, config),
+        patience=None if config.early_stopping is None else Patience(config.early_stopping),
+    )
+    checkpoints = None
     try:
-        for epoch in range(config.epochs):
-            started = time.perf_counter()
-            engine.evaluating(is_evaluating=False)
-            for batch in _rank_epoch(dataset, config, world, epoch):
-                figures = _train_step(engine, model_config, config, world, batch, step, num_steps)
-                log.metrics({"step": step, "epoch": epoch, **figures})
-                step += 1
-                if step % _REPORT_EVERY == 0:
-                    message = f"epoch {epoch + 1}/{config.epochs}, loss {figures['loss']:.3f}"
-                    report(_progress(step, num_steps, message))
-            trained = time.perf_counter()
-            validation = validate(engine, model_config, dataset, world)
-            held_out = validation.figures()
-            log.metrics({"step": step - 1, "epoch": epoch, **held_out})
-            log.timing(epoch, step, trained - started, time.perf_counter() - trained)
-            log.flush()
-            metrics = {"train_loss": figures["loss"], "learning_rate": figures["lr"], **held_out}
-            report({"kind": "epoch", "step": step - 1, "metrics": metrics})
-            message = f"epoch {epoch + 1}/{config.epochs}, {_brief(held_out)}"
-            report(_progress(step, num_steps, message))
+        checkpoints = Checkpoints(
+            engine, world, store, config.checkpoint, report=report, should_stop=should_stop
+        )
+        training.go_on_from(checkpoints.resume(seed=config.seed))
+        validation = training.run(checkpoints)
+        if validation is None:
+            checkpoints.wait()
+            report({"kind": "stopped", "step": training.step})
+            return
         weights = engine.weights()
         fusion = ProductOfExperts(model.modalities)
         held_out = weighted(fusion, validation).figures()
+        checkpoints.wait()
     finally:
+        if checkpoints is not None:
+            checkpoints.close()
         engine.close()
     if world.rank == 0:
-        log.check_place()
+        training.log.check_place()
         weights["fusion.weights"] = fusion.weights
         files = model_files(model, preprocessing=dict(loader.identity()), weights=weights)
-        tokenizer = storage.join(inputs[TOKENIZER_STEP].url, TOKENIZER_NAME)
-        files[TOKENIZER_NAME] = storage.read(tokenizer)
-        files[LABELS_NAME] = (json.dumps(list(dataset.labels), ensure_ascii=False) + "\n").encode()
-        files |= log.files()
+        files |= beside
+        files |= training.log.files()
         records = [file_record(output_url, name, files[name]) for name in sorted(files)]
         facts: dict[str, Json] = {
             "num_parameters": num_parameters,
-            "num_steps": step,
-            "num_epochs": config.epochs,
+            "num_steps": training.step,
+            "num_epochs": training.epoch,
             "num_train_samples": len(dataset.samples(TRAIN_SPLIT)),
-            "train_loss": figures["loss"],
+            "train_loss": training.train_loss,
             "fusion_weights": dict(
                 zip(fusion.modalities, _rounded(fusion.weights.tolist()), strict=True)
             ),
             **held_out,
         }
+        records += checkpoints.best_files()
         report({"kind": "finished", "files": [asdict(r) for r in records], "facts": facts})
+
+
+@dataclass
+class _Training:
+    """One attempt at a training, and how far it has come."""
+
+    engine: Engine
+    world: World
+    model_config: ModelConfig
+    config: TrainConfig
+    dataset: OpenLoader
+    log: TrainingLog
+    meter: Meter
+    report: Report
+    beside: Mapping[str, bytes]
+    """Files without which the tensors of a checkpoint are no model."""
+    num_steps_per_epoch: int
+    step: int = 0
+    """Steps that are done; with the epoch, all that the place in the stream of samples is."""
+    epoch: int = 0
+    """Epochs that are done."""
+    train_loss: float = math.nan
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Of the last step."""
+    patience: Patience | None = None
+    """Of early stopping, where that is asked for."""
+
+    @property
+    def num_steps(self) -> int:
+        return self.num_steps_per_epoch * self.config.epochs
+
+    def go_on_from(self, checkpoint: Checkpoint | None) -> None:
+        """Take up what a checkpoint says besides the state of the engine."""
+        if checkpoint is None:
+            return
+        facts: Mapping[str, Any] = checkpoint.found.facts
+        self.step, self.epoch = int(facts["step"]), int(facts["epoch"])
+        self.train_loss = float(facts["train_loss"])
+        if self.patience is not None and facts["patience"] is not None:
+            self.patience.load(facts["patience"])
+        if self.world.rank == 0:
+            self.log.go_on_from({n: checkpoint.file(n) for n in LOG_NAMES})
+
+    def run(self, checkpoints: Checkpoints) -> Validation | None:
+        """Train to the end; return the last validation, or None when it was told to stop."""
+        validation = None
+        while self.epoch < self.config.epochs:
+            started = time.perf_counter()
+            if not self._train_epoch(checkpoints):
+                return None
+            trained = time.perf_counter()
+            pace = self.meter.epoch(self.engine.gather)
+            validation = validate(self.engine, self.model_config, self.dataset, self.world)
+            held_out = validation.figures()
+            seconds = {
+                "train_seconds": round(trained - started, 3),
+                "validate_seconds": round(time.perf_counter() - trained, 3),
+            }
+            self._say_epoch(held_out, {**seconds, **pace})
+            self.epoch += 1
+            if self.patience is not None and self._is_over(self.patience.is_over(held_out)):
+                break
+            if self.epoch < self.config.epochs:
+                verdict = checkpoints.after_step(self.step)
+                if self.config.checkpoint.at_epoch_end or verdict.save:
+                    checkpoints.save(self.step, self._shared(held_out["val_loss"]))
+                if verdict.stop:
+                    return None
+        assert validation is not None, "no checkpoint is written after the last epoch"
+        return validation
+
+    def _is_over(self, is_over: bool) -> bool:
+        """Return what the first rank says."""
+        said = torch.tensor([is_over], device=self.world.device)
+        return bool(self.engine.gather(said)[0])
+
+    def _train_epoch(self, checkpoints: Checkpoints) -> bool:
+        """Train to the end of the epoch; return whether that was reached."""
+        self.engine.evaluating(is_evaluating=False)
+        end = (self.epoch + 1) * self.num_steps_per_epoch
+        first_step = self.step - self.epoch * self.num_steps_per_epoch
+        batches = _rank_epoch(self.dataset, self.config, self.world, self.epoch, first_step)
+        self.meter.start_epoch()
+        for batch in self.meter.waiting(batches):
+            with self.meter.step(batch):
+                figures = _train_step(
+                    self.engine,
+                    self.model_config,
+                    self.config,
+                    self.world,
+                    batch,
+                    self.step,
+                    self.num_steps,
+                )
+            self.log.metrics({"step": self.step, "epoch": self.epoch, **figures})
+            if window := self.meter.window():
+                self.log.clock({"step": self.step, "epoch": self.epoch, **window})
+            self.figures = figures
+            self.train_loss = figures["loss"]
+            self.step += 1
+            if self.step % _REPORT_EVERY == 0:
+                message = f"epoch {self.epoch + 1}/{self.config.epochs}, loss {self.train_loss:.3f}"
+                self.report(_progress(self.step, self.num_steps, self.meter.tell(message)))
+            if self.step < end:
+                verdict = checkpoints.after_step(self.step)
+                if verdict.save:
+                    checkpoints.save(self.step, self._shared())
+                if verdict.stop:
+                    return False
+        return True
+
+    def _shared(self, val_loss: float | None = None) -> SharedState:
+        facts: dict[str, Json] = {
+            "epoch": self.epoch,
+            "train_loss": self.train_loss,
+            "patience": None if self.patience is None else self.patience.state(),
+        }
+        if val_loss is not None and math.isfinite(val_loss):
+            facts["val_loss"] = val_loss
+        files = {**self.beside, **self.log.files()} if self.world.rank == 0 else {}
+        return SharedState(facts=facts, files=files)
+
+    def _say_epoch(self, held_out: Mapping[str, float], clock: Mapping[str, Any]) -> None:
+        at = {"step": self.step - 1, "epoch": self.epoch}
+        self.log.metrics({**at, **held_out})
+        self.log.clock({**at, **clock})
+        self.log.flush()
+        metrics = _curves(self.figures, held_out, clock)
+        told = {"epoch": self.epoch + 1, "step": self.step - 1}
+        self.report({"kind": "epoch", **told, "metrics": metrics})
+        message = f"epoch {self.epoch + 1}/{self.config.epochs}, {_brief(held_out)}"
+        self.report(_progress(self.step, self.num_steps, self.meter.tell(message)))
 
 
 def build_model(config: ModelConfig, dataset: OpenLoader) -> MultimodalModel:
@@ -131,11 +274,6 @@ def build_model(config: ModelConfig, dataset: OpenLoader) -> MultimodalModel:
     num_mels = int(first.arrays["audio_mel"].shape[2])
     shape = DataShape(labels=labels, vocab_size=dataset.vocab_size, num_mels=num_mels)
     return MultimodalModel(config, shape)
-
-
-def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """Return the arrays of a batch as tensors on a device."""
-    return {name: torch.from_numpy(array).to(device) for name, array in batch.arrays.items()}
 
 
 def _make_repeatable(config: TrainConfig) -> None:
@@ -159,7 +297,7 @@ def _steps_per_epoch(dataset: OpenLoader, config: TrainConfig) -> int:
 
 
 def _rank_epoch(
-    dataset: OpenLoader, config: TrainConfig, world: World, epoch: int
+    dataset: OpenLoader, config: TrainConfig, world: World, epoch: int, first_step: int
 ) -> Iterator[Batch]:
     return dataset.epoch(
         TRAIN_SPLIT,
@@ -168,6 +306,7 @@ def _rank_epoch(
         global_batch_size=config.global_batch_size,
         rank=world.rank,
         num_ranks=world.num_ranks,
+        first_step=first_step,
     )
 
 
@@ -181,19 +320,10 @@ def _train_step(
     num_steps: int,
 ) -> dict[str, float]:
     tensors = to_tensors(batch, world.device)
-    output = engine.forward(tensors)
-    parts = training_loss(
-        output, tensors, model_config.loss, gather=engine.gather, num_ranks=world.num_ranks
-    )
-    engine.backward(parts["loss"])
-    rate = learning_rate(
-        step,
-        num_steps=num_steps,
-        num_warmup_steps=round(config.warmup_fraction * num_steps),
-        peak=config.learning_rate,
-    )
+    losses = accumulate(engine, model_config, config, world, tensors)
+    rate = learning_rate(config, step, num_steps=num_steps)
     grad_norm = engine.step(rate)
-    figures = {name: round(value.item(), 6) for name, value in parts.items()}
+    figures = {name: round(value, 6) for name, value in losses.items()}
     if not all(map(_is_finite, figures.values())):
         raise StepError(
             f"the loss is {figures['loss']} at step {step}: training has diverged. Lower "
@@ -201,122 +331,6 @@ def _train_step(
         )
     num_samples = (step + 1) * config.global_batch_size
     return {**figures, "lr": rate, "grad_norm": grad_norm, "samples": num_samples}
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What a model says of the validation split."""
-
-    loss: float
-    logits: Mapping[str, Tensor]
-    """By head, [N, C], on the CPU."""
-    present: Mapping[str, Tensor]
-    """By modality, bool [N]."""
-    labels: Tensor
-
-    def figures(self) -> dict[str, float]:
-        """Return `val_loss` and the accuracy of each head over the rows that it can judge."""
-        found = {"val_loss": round(self.loss, 6)}
-        for name, logits in self.logits.items():
-            metric = "val_accuracy" if name == "fused" else f"val_accuracy_{name}"
-            counted = self.labels != NO_LABEL
-            if name in self.present:
-                counted = counted & self.present[name]
-            right = (logits.argmax(dim=1) == self.labels) & counted
-            found[metric] = round(int(right.sum()) / max(1, int(counted.sum())), 6)
-        return found
-
-    def with_fusion(self, fusion: ProductOfExperts) -> "Validation":
-        """Return the same with other weights of the modalities."""
-        present = {name: mask.float() for name, mask in self.present.items()}
-        return replace(self, logits={**self.logits, "fused": fusion(self.logits, present)})
-
-
-def validate(
-    engine: Engine, model_config: ModelConfig, dataset: OpenLoader, world: World
-) -> Validation:
-    """Run the whole validation split through the model.
-
-    Every rank looks at all of it: under ZeRO-3 a forward pass needs all ranks.
-    """
-    total_loss = 0.0
-    logits: dict[str, list[Tensor]] = defaultdict(list)
-    arrays: dict[str, list[Tensor]] = defaultdict(list)
-    engine.evaluating(is_evaluating=True)
-    with torch.no_grad():
-        for batch in dataset.in_order(VALIDATION_SPLIT, batch_size=_EVALUATION_BATCH_SIZE):
-            tensors = to_tensors(batch, world.device)
-            output = engine.forward(tensors)
-            loss = training_loss(output, tensors, model_config.loss)["loss"]
-            total_loss += loss.item() * len(batch.keys)
-            for name, values in output.logits.items():
-                logits[name].append(values.float().cpu())
-            for name in ("label", *(f"has_{modality}" for modality in output.embeddings)):
-                arrays[name].append(tensors[name].cpu())
-    joined = {name: torch.cat(values) for name, values in arrays.items()}
-    labels = joined.pop("label")
-    return Validation(
-        loss=total_loss / len(labels),
-        logits={name: torch.cat(values) for name, values in logits.items()},
-        present={name.removeprefix("has_"): mask for name, mask in joined.items()},
-        labels=labels,
-    )
-
-
-def weighted(fusion: ProductOfExperts, validation: Validation) -> Validation:
-    """Fit the weights of the modalities to the validation split; return it under these weights."""
-    known = validation.labels != NO_LABEL
-    if bool(known.any()):
-        fusion.weights = fitted_weights(
-            fusion,
-            {name: values[known] for name, values in validation.logits.items()},
-            {name: mask[known] for name, mask in validation.present.items()},
-            validation.labels[known],
-        )
-    return validation.with_fusion(fusion)
-
-
-class _Log:
-    """The lines of a run, written anew after each epoch so that others can watch; rank 0 only."""
-
-    def __init__(self, output_url: str | None, fence: Fence | None) -> None:
-        self._output_url = output_url
-        self._fence = fence
-        self._metrics: list[str] = []
-        self._timing: list[str] = []
-
-    def metrics(self, values: Mapping[str, float]) -> None:
-        """Add a line; values that are not numbers are left out."""
-        self._metrics.append(_line({k: v for k, v in values.items() if _is_finite(v)}))
-
-    def timing(self, epoch: int, step: int, train_seconds: float, validate_seconds: float) -> None:
-        """Add a line of the clock."""
-        seconds = {"train_seconds": train_seconds, "validate_seconds": validate_seconds}
-        rounded = {name: round(value, 3) for name, value in seconds.items()}
-        self._timing.append(_line({"epoch": epoch, "step": step - 1, **rounded}))
-
-    def files(self) -> dict[str, bytes]:
-        """Return the files by name."""
-        return {
-            METRICS_NAME: "".join(self._metrics).encode(),
-            TIMING_NAME: "".join(self._timing).encode(),
-        }
-
-    def check_place(self) -> None:
-        """Raise LeaseLost when another run trains in this one's place by now."""
-        if self._fence is not None:
-            self._fence.check()
-
-    def flush(self) -> None:
-        """Write what there is."""
-        if self._output_url is not None:
-            self.check_place()
-            for name, data in self.files().items():
-                storage.write(storage.join(self._output_url, name), data)
-
-
-def _line(values: Mapping[str, float]) -> str:
-    return json.dumps(dict(values), allow_nan=False) + "\n"
 
 
 def _rounded(values: list[float]) -> list[float]:
@@ -329,6 +343,16 @@ def _is_finite(value: float) -> bool:
 
 def _progress(done: int, total: int, message: str) -> dict[str, Json]:
     return {"kind": "progress", "done": done, "total": total, "message": message}
+
+
+def _curves(
+    figures: Mapping[str, float], held_out: Mapping[str, float], clock: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return what is told of an epoch: its last step, its validation and its clock."""
+    own = {name: value for name, value in figures.items() if name not in ("lr", "samples")}
+    named = {name if name == "grad_norm" else f"train_{name}": own[name] for name in own}
+    found = {**named, "learning_rate": figures["lr"], **held_out, **scalars_of(clock)}
+    return {name: value for name, value in found.items() if _is_finite(value)}
 
 
 def _brief(validation: Mapping[str, float]) -> str:

@@ -9,10 +9,13 @@ from mmcore import storage
 from mmcore.core.loader import Loader
 from mmcore.core.manifest import FileRecord, load_manifest, verify_artifact
 from mmcore.core.step import Inputs, Progress, Task, TaskContext, TaskReport
-from mmcore.errors import ConfigError, IntegrityError, StepError
+from mmcore.errors import ConfigError, IntegrityError, RunCancelled, StepError
 from mmcore.models.config import ModelConfig
 from mmcore.sample import Json
+from mmcore.train.checkpoints.store import CheckpointStore
 from mmcore.train.config import TrainConfig
+from mmcore.train.deepspeed_config import deepspeed_config, read_deepspeed_file
+from mmcore.train.restarts import Restarts
 
 STEP = "train"
 
@@ -26,16 +29,40 @@ class TrainWork:
     (the clock, apart from what can be repeated).
     """
 
-    code_version: ClassVar[int] = 1
+    code_version: ClassVar[int] = 2
 
     model: ModelConfig
     train: TrainConfig
     loader: Loader
     num_ranks: int = 2
     """Where it runs: processes, one per GPU or core. No part of the identity."""
+    min_ranks: int = 0
+    """With how few it goes on when there is no room for more; 0: with `num_ranks` or not at all."""
 
     def __post_init__(self) -> None:
         self.train.check_ranks(self.num_ranks)
+        if self.min_ranks > self.num_ranks or self.min_ranks < 0:
+            raise ConfigError(
+                f"num_ranks: min is {self.min_ranks} and max is {self.num_ranks}. Use a min of 1 "
+                "to max."
+            )
+        if self.min_ranks:
+            self.train.check_ranks(self.min_ranks)
+        if self.train.deepspeed_file:
+            deepspeed_config(self.train, num_ranks=self.num_ranks)
+
+    @property
+    def rank_counts(self) -> list[int]:
+        """Return how many ranks there may be, the wanted number first."""
+        fewer = range(self.num_ranks - 1, (self.min_ranks or self.num_ranks) - 1, -1)
+        return [self.num_ranks, *(count for count in fewer if self._is_possible(count))]
+
+    def _is_possible(self, num_ranks: int) -> bool:
+        try:
+            self.train.check_ranks(num_ranks)
+        except ConfigError:
+            return False
+        return True
 
     @property
     def runs_in_driver(self) -> bool:
@@ -54,11 +81,14 @@ class TrainWork:
         statistics over other rows, so weights differ a little between world sizes.
         """
         name = f"{type(self).__module__}.{type(self).__qualname__}"
+        train = dict(self.train.identity())
+        if self.train.deepspeed_file:  # what it says, and not what it is called
+            train["deepspeed_file"] = read_deepspeed_file(self.train.deepspeed_file)
         return {
             "work": name,
             "code_version": self.code_version,
             "model": asdict(self.model),
-            "train": asdict(self.train),
+            "train": train,
             "loader": dict(self.loader.identity()),
         }
 
@@ -71,9 +101,12 @@ class TrainWork:
         assert context.executor is not None, "training runs in the driver"
         tracker = self._tracker(context)
         reports = _Reports(context, tracker)
+        store = CheckpointStore(context.output_url, fingerprint=context.fingerprint)
+        restarts = Restarts(counts=self.rank_counts, say=reports.say)
         status = "failed"
         try:
-            context.executor.gang(
+            restarts.run(
+                context.executor,
                 train_rank,
                 {
                     "model": self.model,
@@ -83,11 +116,14 @@ class TrainWork:
                     "output_url": context.output_url,
                     "start_url": self._start_url(context),
                     "fence": context.fence,
+                    "fingerprint": context.fingerprint,
                 },
-                num_ranks=self.num_ranks,
                 on_report=reports,
+                step_reached=lambda: max((one.id.step for one in store.committed()[0]), default=0),
             )
             finished = reports.finished
+            if reports.was_stopped:
+                raise RunCancelled(why="the ranks were told to stop, and wrote a checkpoint")
             if finished is None:
                 raise StepError(
                     "the ranks ended without saying what they wrote. This is a fault of the "
@@ -153,7 +189,17 @@ def train_rank(config: Mapping[str, Any]) -> Json:
         report=config["report"],
         start_url=config["start_url"],
         fence=config["fence"],
+        fingerprint=config["fingerprint"],
+        should_stop=config["should_stop"],
     )
+    return None
+
+
+def rehearse_rank(config: Mapping[str, Any]) -> Json:
+    """Take a few steps on the rank that the environment names; nothing of them stays."""
+    from mmcore.train.rehearsal import rehearse
+
+    rehearse(config)
     return None
 
 
@@ -161,16 +207,29 @@ class _Reports:
     """Receives what rank 0 says: progress goes to the screen, epochs to MLflow."""
 
     def __init__(self, context: TaskContext, tracker: Any) -> None:
-        self._say: Callable[[Progress], None] = context.report_progress or (lambda _: None)
+        self._show: Callable[[Progress], None] = context.report_progress or (lambda _: None)
         self._tracker = tracker
+        self._done: tuple[float, float] = (0, 1)
+        self.was_stopped = False
         self.finished: Any = None
 
     def __call__(self, report: Mapping[str, Any]) -> None:
         kind = report["kind"]
         if kind == "progress":
-            self._say(Progress(STEP, report["done"], report["total"], report["message"]))
+            self._done = report["done"], report["total"]
+            self.say(report["message"])
         elif kind == "epoch":
             self._tracker.log_metrics(report["metrics"], step=report["step"])
+        elif kind == "note":
+            self.say(report["message"])
+        elif kind == "checkpoint":
+            self.say(f"checkpoint {report['name']}")
+        elif kind == "stopped":
+            self.was_stopped = True
         else:
             assert kind == "finished", f"a report of kind {kind!r}"
             self.finished = report
+
+    def say(self, message: str) -> None:
+        """Say something where progress is shown."""
+        self._show(Progress(STEP, *self._done, message))

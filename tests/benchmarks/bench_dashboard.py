@@ -162,7 +162,7 @@ def serve(kind: str, where: str, port: int) -> None:
 @contextmanager
 def running(kind: str, where: Path) -> Iterator[Client]:
     """Yield a client of one of the two in a process of its own."""
-    from mmcore.executors.local import free_port
+    from mmcore.executors.children import free_port
 
     port = free_port()
     process = subprocess.Popen([sys.executable, __file__, "--serve", kind, str(where), str(port)])

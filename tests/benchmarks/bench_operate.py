@@ -61,7 +61,7 @@ class Server:
     """A Prefect server that counts the calls."""
 
     def __init__(self, directory: Path) -> None:
-        from mmcore.executors.local import free_port
+        from mmcore.executors.children import free_port
 
         self.log, self.calls = directory / "server.log", directory / "calls"
         self.calls.touch()

@@ -41,6 +41,34 @@ def test_curves_come_as_columns_with_the_clock_beside(
     assert curves["throughput"] == {"step": [9, 19, 29], "samples_per_second": [80.0] * 3}
 
 
+def test_what_the_clock_said_of_each_second_is_a_curve_and_memory_that_of_the_largest_rank(
+    root: Path, make_app: Callable[..., Starlette]
+) -> None:
+    metered = write_training(root, epochs=2, is_metered=True)
+    update(str(root), SampleDatabase(str(root / "state")))
+    curves = log_in(make_app(root)).get(f"/api/training/small/{metered}").json()
+    assert curves["throughput"]["step"] == [4, 9, 14, 19]
+    assert curves["throughput"]["samples_per_second"] == [80.0, 90.0, 80.0, 90.0]
+    assert curves["throughput"]["data_stall"] == [0.01, 0.02, 0.01, 0.02]
+    assert curves["memory"] == {"step": [9, 19], "memory_mib": [521.0, 531.0]}
+
+
+def test_the_clock_is_drawn_and_what_was_not_measured_is_left_out(
+    root: Path, browser_page: Callable[..., Opened]
+) -> None:
+    metered = write_training(root, epochs=2, is_metered=True)
+    update(str(root), SampleDatabase(str(root / "state")))
+    opened = browser_page(root)
+    opened.goto(f"/training/small/{metered}")
+    for key in ("samples_per_second", "tokens_per_second", "data_stall", "memory_mib"):
+        expect(opened.page.locator(f'[data-chart="{key}"] .uplot canvas')).to_be_visible()
+    for key in ("mfu", "gpu_memory_mib"):
+        expect(opened.page.locator(f'[data-chart="{key}"]')).to_be_hidden()
+    chart = opened.page.locator('[data-chart="data_stall"]')
+    chart.get_by_text("Values as a table").click()
+    expect(chart.locator("tbody tr").first).to_contain_text("0.01")
+
+
 def test_a_long_curve_is_thinned_and_keeps_its_ends(
     root: Path, make_app: Callable[..., Starlette]
 ) -> None:

@@ -16,7 +16,7 @@ from slow_recipe import SUPPORT, Starter, write_slow_recipe
 from toy import hashes
 
 from mmcore.core.runs import list_runs, read_events
-from mmcore.executors.local import free_port
+from mmcore.executors.children import free_port
 from mmcore.storage import TEMPORARY_PREFIX
 from mmcore.telemetry.prefect import PrefectApi
 

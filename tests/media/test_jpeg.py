@@ -7,7 +7,6 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mmcore.media.array import Pixels
 from mmcore.media.image import decode_image
 from mmcore.media.jpeg import decode_into, decodes, jpeg_facts, without_metadata
 

@@ -5,7 +5,12 @@ from tiny_models import random_batch, tiny_model
 from torch.nn import functional
 
 from mmcore.models.config import LossConfig
-from mmcore.models.losses import classification_loss, contrastive_loss, training_loss
+from mmcore.models.losses import (
+    classification_loss,
+    contrastive_loss,
+    label_counts,
+    training_loss,
+)
 from mmcore.models.multimodal import ModelOutput
 
 
@@ -127,7 +132,10 @@ def test_the_mean_gradient_over_ranks_is_that_of_the_whole_batch() -> None:
             joined = whole.detach().clone()
             return torch.cat([joined[: rows.start], tensor, joined[rows.stop :]])
 
-        return training_loss(output, own, config, gather=gather, num_ranks=num_ranks)["loss"]
+        counts = label_counts(batch, list(leaves))
+        return training_loss(
+            output, own, config, gather=gather, num_ranks=num_ranks, counts=counts
+        )["loss"]
 
     loss_of(slice(0, 6), num_ranks=1).backward()
     expected = {name: leaf.grad.clone() for name, leaf in leaves.items()}

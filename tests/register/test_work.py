@@ -70,7 +70,12 @@ def context_of(root: str) -> Callable[..., TaskContext]:
                 at / "train",
                 "train",
                 model * 64,
-                {"model.safetensors": model.encode(), "model.json": b"{}", "timing.jsonl": b"1"},
+                {
+                    "model.safetensors": model.encode(),
+                    "model.json": b"{}",
+                    "timing.jsonl": b"1",
+                    "events.out.tfevents.mm": b"2",
+                },
                 num_params=1234,
             ),
             "evaluate": commit(

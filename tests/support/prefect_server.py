@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmcore.executors.local import die_with_parent, free_port
+from mmcore.executors.children import die_with_parent, free_port
 from mmcore.operate.connection import Connection
 from mmcore.telemetry.prefect import PrefectApi
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,38 @@ def fail_on_rank_one(config: Mapping[str, Any]) -> None:
 def kill_rank_one(config: Mapping[str, Any]) -> None:
     if os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def freeze_rank_one(config: Mapping[str, Any]) -> None:
+    """Rank 1 stands still for ever while rank 0 waits for it."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    dist.barrier()
+
+
+def wait_to_be_stopped(config: Mapping[str, Any]) -> None:
+    """Work until the run is told to stop; then note that there was time for it."""
+    rank = os.environ["RANK"]
+    config["should_stop"]()
+    config["report"]({"is_ready": True})
+    while rank == "0" and not config["should_stop"]():
+        time.sleep(0.02)
+    while rank != "0" and not (Path(config["directory"]) / "0").exists():
+        config["should_stop"]()
+        time.sleep(0.02)
+    (Path(config["directory"]) / rank).touch()
+    config["report"]({"has_ended": True})
+
+
+def wait_for_the_dead(config: Mapping[str, Any]) -> None:
+    """Rank 1 is killed while rank 0 waits for it, and notices first."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    dist.barrier()
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.barrier()

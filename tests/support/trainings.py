@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ def write_training(
     epochs: int = 3,
     learning_rate: float = 0.01,
     is_committed: bool = True,
+    is_metered: bool = False,
 ) -> str:
-    """Write a training of so many epochs; return its fingerprint of 16 digits."""
+    """Write a training of so many epochs; return its fingerprint of 16 digits.
+
+    `is_metered`: with the figures of the clock that trainings have told since they measure them.
+    """
     work: dict[str, Json] = {
         "work": "mmcore.train.work.TrainWork",
         "train": {"epochs": epochs, "learning_rate": learning_rate, "global_batch_size": 16},
@@ -31,6 +36,8 @@ def write_training(
     fingerprint = fingerprint_of(identity)
     url = str(root / "steps" / name / "train" / fingerprint[:16])
     metrics, timing = _lines(epochs, learning_rate)
+    if is_metered:
+        timing = list(_metered(timing))
     files = (
         file_record(url, "metrics.jsonl", _jsonl(metrics)),
         file_record(url, "timing.jsonl", _jsonl(timing)),
@@ -69,6 +76,19 @@ def _lines(epochs: int, learning_rate: float) -> tuple[list[dict[str, Any]], lis
         metrics.append({"step": last, "epoch": epoch, **held_out})
         timing.append({"epoch": epoch, "step": last, "train_seconds": 2.0, "validate_seconds": 0.5})
     return metrics, timing
+
+
+def _metered(timing: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for line in timing:
+        for part in (1, 2):
+            pace = {
+                "samples_per_second": 70.0 + 10 * part,
+                "tokens_per_second": 800.0,
+                "data_stall": 0.01 * part,
+            }
+            step = line["step"] - 5 * (2 - part)
+            yield {"epoch": line["epoch"], "step": step, **pace, "memory_bytes": 2**28}
+        yield {**line, **pace, "memory_bytes": [2**28, 2**29 + line["step"] * 2**20]}
 
 
 def _jsonl(lines: list[dict[str, Any]]) -> bytes:

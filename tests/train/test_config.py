@@ -16,8 +16,16 @@ from mmcore.train.config import TrainConfig
         ({"warmup_fraction": 1.0}, r"train.warmup_fraction=1.0"),
         ({"weight_decay": -0.1}, r"train.weight_decay=-0.1"),
         ({"engine": "torch", "precision": "bf16"}, r"no float32 copy .* engine: deepspeed"),
-        ({"engine": "torch", "is_offloaded": True}, r"is_offloaded needs ZeRO"),
-        ({"zero_stage": 0, "is_offloaded": True}, r"is_offloaded needs ZeRO"),
+        ({"engine": "torch", "precision": "fp16"}, r"no float32 copy of fp16"),
+        ({"engine": "torch", "deepspeed_file": "a.json"}, r"deepspeed_file=a.json .* deepspeed"),
+        ({"engine": "torch", "offload_optimizer": True}, r"offload_optimizer needs ZeRO"),
+        ({"zero_stage": 0, "offload_optimizer": True}, r"offload_optimizer needs ZeRO"),
+        ({"zero_stage": 2, "offload_param": True}, r"offload_param needs ZeRO 3"),
+        ({"micro_batch_size": -1}, r"train.micro_batch_size=-1. Use 0 or more"),
+        ({"ema_decay": 1.0}, r"train.ema_decay=1.0"),
+        ({"schedule": "one_cycle", "warmup_fraction": 0.0}, r"one_cycle rises first"),
+        ({"drop_at": (0.7, 0.2)}, r"train.drop_at=\[0.7, 0.2\]. Use rising"),
+        ({"drop_factor": 1.0}, r"train.drop_factor=1.0"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_way_out(

@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from event_files import read_events
 from shards import Stored, coloured_samples, write_inputs
 from tiny_models import TINY_MODEL
 
 from mmcore.core.step import Inputs
 from mmcore.errors import ConfigError, StepError
 from mmcore.load.batches import MultimodalLoader
+from mmcore.models.config import ModelConfig
 from mmcore.models.saved import load_saved_model
-from mmcore.train.config import TrainConfig
-from mmcore.train.loop import to_tensors, train
+from mmcore.train.config import EarlyStopping, TrainConfig
+from mmcore.train.loop import train
+from mmcore.train.validation import to_tensors
 
 LOADER = MultimodalLoader(image_side=32, num_mels=8, max_tokens=8)
 CONFIG = TrainConfig(engine="torch", epochs=2, global_batch_size=6, learning_rate=0.01)
@@ -33,10 +36,15 @@ def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def run(inputs: Inputs, output: Path, config: TrainConfig = CONFIG) -> list[Mapping[str, Any]]:
+def run(
+    inputs: Inputs,
+    output: Path,
+    config: TrainConfig = CONFIG,
+    model: ModelConfig = TINY_MODEL,
+) -> list[Mapping[str, Any]]:
     reports: list[Mapping[str, Any]] = []
     train(
-        model_config=TINY_MODEL,
+        model_config=model,
         config=config,
         loader=LOADER,
         inputs=inputs,
@@ -74,7 +82,35 @@ def test_a_line_is_written_per_step_and_per_epoch(inputs: Inputs, tmp_path: Path
         (1, 2 * steps_per_epoch - 1),
     ]
     assert {"lr", "grad_norm", "class_text", "contrastive_image_audio"} <= steps[0].keys()
-    assert len(lines(tmp_path / "timing.jsonl")) == 2
+
+
+def test_the_clock_is_told_per_epoch_apart_from_what_can_be_repeated(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    reports = run(inputs, tmp_path)
+    epochs = [line for line in lines(tmp_path / "timing.jsonl") if "train_seconds" in line]
+    assert [(line["epoch"], line["step"]) for line in epochs] == [(0, 3), (1, 7)]
+    for line in epochs:
+        assert line["samples_per_second"] > 0
+        assert line["tokens_per_second"] > 0
+        assert 0 <= line["data_stall"] <= 1
+        assert line["memory_bytes"][0] > 2**20
+    told = next(report["metrics"] for report in reports if report["kind"] == "epoch")
+    assert {"samples_per_second", "data_stall", "grad_norm", "train_class_text", "val_loss"} <= set(
+        told
+    )
+
+
+def test_the_steps_and_the_clock_are_in_a_file_for_tensorboard(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    run(inputs, tmp_path)
+    events = read_events((tmp_path / "events.out.tfevents.mm").read_bytes())
+    losses = [(step, values["loss"]) for step, values in events if "loss" in values]
+    steps = [line for line in lines(tmp_path / "metrics.jsonl") if "loss" in line]
+    assert losses == [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in steps]
+    assert any("clock/samples_per_second" in values for _, values in events)
+    assert any("val_accuracy" in values for _, values in events)
 
 
 def test_no_clock_is_in_what_can_be_repeated(inputs: Inputs, tmp_path: Path) -> None:
@@ -87,11 +123,16 @@ def test_the_reports_tell_progress_epochs_and_at_last_the_files(
     inputs: Inputs, tmp_path: Path
 ) -> None:
     reports = run(inputs, tmp_path)
+    # said by the thread that wrote it, whenever that was done
+    assert "checkpoint" in [report["kind"] for report in reports]
+    reports = [report for report in reports if report["kind"] != "checkpoint"]
     kinds = [report["kind"] for report in reports]
     assert kinds == ["epoch", "progress", "epoch", "progress", "finished"]
     assert reports[3]["done"] == reports[3]["total"] == 8
     written = {record["path"]: record["num_bytes"] for record in reports[-1]["files"]}
-    assert written == {file.name: file.stat().st_size for file in tmp_path.iterdir()}
+    assert written == {
+        file.name: file.stat().st_size for file in tmp_path.iterdir() if file.is_file()
+    }
 
 
 def test_a_tiny_corpus_is_learnt_and_read_back(inputs: Inputs, tmp_path: Path) -> None:
@@ -134,6 +175,29 @@ def test_a_corpus_without_labels_is_refused(tmp_path: Path) -> None:
     ]
     with pytest.raises(StepError, match="no sample of the dataset has a label"):
         run(write_inputs(tmp_path / "data", samples), tmp_path / "model")
+
+
+def test_training_ends_early_when_nothing_gets_better(inputs: Inputs, tmp_path: Path) -> None:
+    stopping = EarlyStopping(metric="val_accuracy", mode="max", patience=1, min_delta=1.0)
+    config = replace(CONFIG, epochs=5, early_stopping=stopping)
+    *_, finished = run(inputs, tmp_path, config)
+    assert finished["facts"]["num_epochs"] == 2
+    epochs = [line["epoch"] for line in lines(tmp_path / "metrics.jsonl") if "val_loss" in line]
+    assert epochs == [0, 1]
+
+
+def test_turns_of_a_batch_learn_what_the_batch_does(inputs: Inputs, tmp_path: Path) -> None:
+    model = replace(
+        TINY_MODEL, image=None, dropout=0.0, loss=replace(TINY_MODEL.loss, contrastive_weight=0.0)
+    )
+    losses = []
+    for size in (0, 2):
+        config = replace(CONFIG, micro_batch_size=size, epochs=1)
+        run(inputs, tmp_path / str(size), config, model)
+        found = lines(tmp_path / str(size) / "metrics.jsonl")
+        losses.append([line["loss"] for line in found if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)  # text drops out inside its encoder
+    assert losses[0] != losses[1]
 
 
 def test_precision_in_bfloat16_still_learns(inputs: Inputs, tmp_path: Path) -> None:

@@ -47,9 +47,10 @@ def test_two_ranks_train_and_the_report_names_every_file(inputs: Inputs, tmp_pat
     report = WORK.run(task, context)
     directory = Path(context.output_url)
     assert {r.path: r.sha256 for r in report.files} == {
-        file.name: sha256_hex(file.read_bytes()) for file in directory.iterdir()
+        file.name: sha256_hex(file.read_bytes()) for file in directory.iterdir() if file.is_file()
     }
     assert {r.path for r in report.files} == {
+        "events.out.tfevents.mm",
         "labels.json",
         "metrics.jsonl",
         "model.json",
@@ -90,6 +91,32 @@ def test_the_identity_holds_what_decides_the_weights_and_no_placement() -> None:
     ):
         assert changed.identity() != WORK.identity()
     json.dumps(WORK.identity())
+
+
+def test_a_choice_that_was_not_made_is_no_part_of_the_identity() -> None:
+    identity = WORK.train.identity()
+    for later in ("lora", "ema_decay", "micro_batch_size", "deepspeed_file", "offload_param"):
+        assert later not in identity
+    assert identity["zero_stage"] == 1
+    assert replace(WORK.train, ema_decay=0.9).identity()["ema_decay"] == 0.9
+
+
+def test_what_a_deepspeed_file_says_is_part_of_the_identity(tmp_path: Path) -> None:
+    works = []
+    for name, value in (("a", 1000), ("b", 1000), ("c", 2000)):
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({"zero_optimization": {"reduce_bucket_size": value}}))
+        works.append(replace(WORK, train=replace(WORK.train, deepspeed_file=str(file))))
+    first, second, third = (json.dumps(work.identity()) for work in works)
+    assert first == second
+    assert first != third
+
+
+def test_a_file_that_contradicts_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text('{"train_batch_size": 32}')
+    with pytest.raises(ConfigError, match=r"train_batch_size=32 and train\.global"):
+        replace(WORK, train=replace(WORK.train, deepspeed_file=str(file)))
 
 
 def test_ranks_that_cannot_share_the_batch_are_refused_before_anything_runs() -> None:

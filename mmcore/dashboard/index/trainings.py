@@ -19,6 +19,7 @@ TIMING_NAME = "timing.jsonl"
 MAX_POINTS = 1500
 """Of a curve; a longer one is thinned by averaging neighbours."""
 _MAX_RUNS_LOOKED_AT = 20
+_PACE = ("samples_per_second", "tokens_per_second", "data_stall", "mfu")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def unended_trainings(root: str) -> list[Training]:
 
 
 def curves(root: str, training: Training) -> dict[str, Any]:
-    """Return the columns of a training's curves: `steps`, `epochs`, and `seconds` per epoch."""
+    """Return the columns of a training's curves: `steps`, `epochs`, and the clock's: `throughput`
+    and, at the end of each epoch, `memory`.
+    """
     url = storage.join(root, STEPS, training.name, TRAIN_STEP, training.fingerprint)
     steps: list[dict[str, Any]] = []
     epochs: list[dict[str, Any]] = []
@@ -144,6 +147,7 @@ def curves(root: str, training: Training) -> dict[str, Any]:
         "steps": _columns(steps),
         "epochs": _columns(epochs),
         "throughput": _throughput(steps, timing),
+        "memory": _memory(timing),
         "state": training.state,
     }
 
@@ -209,8 +213,25 @@ def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]
 
 def _throughput(
     steps: Sequence[Mapping[str, Any]], timing: Sequence[Mapping[str, Any]]
-) -> dict[str, list[float]]:
-    """Return the samples per second of each epoch, by its last step."""
+) -> dict[str, list[float | None]]:
+    """Return how fast a training was, a second or an epoch at a time, by the last step of each."""
+    windows = [line for line in timing if "train_seconds" not in line]
+    if windows:
+        return _columns([{name: line.get(name) for name in ("step", *_PACE)} for line in windows])
+    return _columns([_pace_of(line, of_epoch) for line, of_epoch in _epochs(steps, timing)])
+
+
+def _pace_of(line: Mapping[str, Any], num_samples: float) -> dict[str, Any]:
+    # older trainings have measured no more than how long an epoch took
+    rate = line.get("samples_per_second", round(num_samples / line["train_seconds"], 2))
+    measured = {name: line[name] for name in _PACE if name in line}
+    return {"step": line["step"], "samples_per_second": rate, **measured}
+
+
+def _epochs(
+    steps: Sequence[Mapping[str, Any]], timing: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[Mapping[str, Any], float]]:
+    """Yield the clock of each epoch and how many samples it had."""
     num_samples: dict[int, float] = {}
     before = 0.0
     for line in steps:
@@ -219,12 +240,20 @@ def _throughput(
             epoch = int(line["epoch"])
             num_samples[epoch] = num_samples.get(epoch, 0.0) + max(0.0, total - before)
             before = total
-    rows = [
-        (float(line["step"]), num_samples[int(line["epoch"])] / line["train_seconds"])
-        for line in timing
-        if line.get("train_seconds") and int(line["epoch"]) in num_samples
-    ]
-    return {
-        "step": [step for step, _ in rows],
-        "samples_per_second": [round(rate, 2) for _, rate in rows],
-    }
+    for line in timing:
+        if line.get("train_seconds") and int(line["epoch"]) in num_samples:
+            yield line, num_samples[int(line["epoch"])]
+
+
+def _memory(timing: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+    """Return the memory of the rank that has the most, in MiB."""
+    lines = []
+    for line in timing:
+        found = {
+            name.replace("_bytes", "_mib"): round(max(line[name]) / 2**20, 1)
+            for name in ("memory_bytes", "gpu_memory_bytes")
+            if isinstance(line.get(name), list) and line[name]
+        }
+        if found:
+            lines.append({"step": line["step"], **found})
+    return _columns(lines)

@@ -6,7 +6,7 @@
   // the chart's styles must not hold up the first paint
   for (const link of document.querySelectorAll("link[data-late]")) link.media = "all";
 
-  const WHERE = { loss: "steps", lr: "steps", grad_norm: "steps", val_loss: "epochs", val_accuracy: "epochs", samples_per_second: "throughput" };
+  const WHERE = { loss: "steps", lr: "steps", grad_norm: "steps", val_loss: "epochs", val_accuracy: "epochs", samples_per_second: "throughput", tokens_per_second: "throughput", data_stall: "throughput", mfu: "throughput", memory_mib: "memory", gpu_memory_mib: "memory" };
   const MAX_ROWS = 200;
   const wanted = JSON.parse(box.dataset.curves);
   const slider = box.querySelector("[data-smoothing]");

@@ -19,7 +19,7 @@ from figures import Row, not_measured, row
 from data_plane.asked import asked_of_us
 from data_plane.pictures import bare, write_mix
 from data_plane.turns import Arm, in_turns, shared_memory
-from mmcore.executors.local import die_with_parent
+from mmcore.executors.children import die_with_parent
 
 NUM_TASKS = 8
 

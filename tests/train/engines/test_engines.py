@@ -15,14 +15,8 @@ from mmcore.models.config import LossConfig
 from mmcore.models.losses import training_loss
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
-from mmcore.train.engine import (
-    Engine,
-    TorchEngine,
-    World,
-    build_engine,
-    deepspeed_config,
-    parameter_groups,
-)
+from mmcore.train.engines import Engine, TorchEngine, World, build_engine
+from mmcore.train.engines.optimizers import parameter_groups
 
 ALONE = World(rank=0, num_ranks=1, local_rank=0)
 # no batch statistics and no dropout: what is left must not depend on the number of ranks
@@ -130,22 +124,6 @@ def test_frozen_weights_are_not_trained() -> None:
     trained = [p for group in parameter_groups(model, weight_decay=0.1) for p in group["params"]]
     assert len(trained) < len(list(model.parameters()))
     assert all(parameter.requires_grad for parameter in trained)
-
-
-def test_deepspeed_gets_each_ranks_share_of_the_batch() -> None:
-    found = deepspeed_config(TrainConfig(global_batch_size=96, zero_stage=2), num_ranks=4)
-    assert found["train_batch_size"] == 96
-    assert found["train_micro_batch_size_per_gpu"] == 24
-    assert found["zero_optimization"]["stage"] == 2
-    assert "offload_optimizer" not in found["zero_optimization"]
-
-
-def test_offload_moves_weights_at_stage_three_alone() -> None:
-    for stage, moved in ((2, False), (3, True)):
-        config = TrainConfig(zero_stage=stage, is_offloaded=True)  # type: ignore[arg-type]
-        zero = deepspeed_config(config, num_ranks=1)["zero_optimization"]
-        assert zero["offload_optimizer"] == {"device": "cpu"}
-        assert ("offload_param" in zero) == moved
 
 
 def test_a_process_that_is_no_rank_says_how_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,121 @@
+"""How much memory a rank needs, by the theory of ZeRO, before it is asked for.
+
+Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models, SC 2020.
+Nothing here needs torch, so that a plan can ask.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmcore.errors import ConfigError
+from mmcore.train.config import TrainConfig
+
+_MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1, "lion": 1}
+_CGROUP = Path("/sys/fs/cgroup")
+_MAX_BUCKET_ELEMENTS = 50_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryForecast:
+    """The bytes of a rank between two steps, but for activations."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    """Moments, the float32 copy that they belong to, and the average of the weights."""
+    bucket: int
+    """What ranks exchange gradients through."""
+    offloaded: int
+    """How much of that lies with the host, where training is on a GPU."""
+    is_bucket_kept: bool = False
+    """Whether the bucket is there between the backward pass and the step: at stage 3. At the others
+    it is let go of before the last gradients are kept."""
+
+    @property
+    def held(self) -> int:
+        """Return what is there once the gradients are, without what comes and goes before."""
+        return self.total - self.bucket * (not self.is_bucket_kept)
+
+    @property
+    def total(self) -> int:
+        """Return the sum, host and GPU together."""
+        return self.weights + self.gradients + self.optimizer + self.bucket
+
+
+def forecast_memory(
+    config: TrainConfig, *, num_trained: int, num_frozen: int = 0, num_ranks: int = 1
+) -> MemoryForecast:
+    """Return what a rank holds of a model with so many weights."""
+    stage = config.zero_stage if config.engine == "deepspeed" else 0
+    is_half = config.precision in ("bf16", "fp16")
+    size = 2 if is_half else 4
+
+    def part(num_elements: int, from_stage: int) -> int:
+        return -(-num_elements // num_ranks) if stage >= from_stage else num_elements
+
+    # ZeRO copies the weights for the optimizer even when they are float32
+    has_copy = is_half or stage > 0
+    per_weight = 4 * (_MOMENTS[config.optimizer] + has_copy + bool(config.ema_decay))
+    weights = size * (part(num_trained, 3) + part(num_frozen, 3))
+    optimizer = per_weight * part(num_trained, 1)
+    bucket = config.bucket_elements or min(num_trained, _MAX_BUCKET_ELEMENTS)
+    offloaded = optimizer * config.offload_optimizer + weights * config.offload_param
+    return MemoryForecast(
+        weights=weights,
+        gradients=size * part(num_trained, 2),
+        optimizer=optimizer,
+        bucket=size * bucket if stage else 0,
+        offloaded=offloaded,
+        is_bucket_kept=stage == 3,
+    )
+
+
+def check_memory(
+    config: TrainConfig,
+    *,
+    num_trained: int,
+    num_frozen: int,
+    num_ranks: int,
+    num_local_ranks: int,
+    available_bytes: int,
+) -> None:
+    """Raise ConfigError when a host or a GPU has less memory than its ranks need.
+
+    `available_bytes` is what `num_local_ranks` ranks share.
+    """
+    needed = forecast_memory(
+        config, num_trained=num_trained, num_frozen=num_frozen, num_ranks=num_ranks
+    ).total
+    if num_local_ranks * needed <= available_bytes:
+        return
+    together = f" for each of {num_local_ranks} ranks" if num_local_ranks > 1 else ""
+    raise ConfigError(
+        f"a model of {num_trained + num_frozen:,} weights with train.zero_stage="
+        f"{config.zero_stage}, precision={config.precision} and {config.optimizer} needs "
+        f"{_gigabytes(needed)}{together} before any activation, and {_gigabytes(available_bytes)} "
+        "are free. Use a higher zero_stage with more ranks on more hosts, precision: bf16, a "
+        "smaller model, or offload_optimizer on GPUs."
+    )
+
+
+def available_host_bytes(root: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Return the memory that this host, or this container, can still give."""
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit = _number(root / "memory.max")
+    used = _number(root / "memory.current")
+    if limit is not None and used is not None:
+        return min(free, max(0, limit - used))
+    return free
+
+
+def _number(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB"

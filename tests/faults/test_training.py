@@ -1,0 +1,145 @@
+"""Trainings of real ranks, killed and frozen at random steps, come to the bytes of one that was not.
+
+Long: each trial starts groups of processes that load DeepSpeed.
+"""
+
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import disturbed_training
+import processes
+import pytest
+from disturbed_training import CONFIG, SMOOTH_MODEL, Disturbed
+from disturbing_loader import FREEZE, KILL, STOP, Disturbance
+from shards import coloured_samples, write_inputs
+from tiny_models import TINY_MODEL
+
+from mmcore.core.step import Inputs
+from mmcore.executors import make_executor
+from mmcore.train.export import export_model
+
+TRIALS = int(os.environ.get("MM_FAULT_TRIALS", "1"))
+NUM_STEPS = 8
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(7200),
+    pytest.mark.filterwarnings("ignore:::ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    samples = coloured_samples({"train": 34, "val": 5}, side=32)
+    return write_inputs(tmp_path_factory.mktemp("train"), samples)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Disturbed]:
+    """By stage of ZeRO."""
+    made = {}
+    for stage in (1, 2, 3):
+        config = replace(CONFIG, zero_stage=stage)  # type: ignore[arg-type]
+        directory = tmp_path_factory.mktemp("undisturbed") / "t"
+        made[stage] = Disturbed(directory, inputs, TINY_MODEL, config)
+        made[stage].run()
+    return made
+
+
+def with_mark(directory: Path) -> set[int]:
+    return processes.with_text(str(directory))
+
+
+@pytest.mark.parametrize("trial", range(TRIALS))
+def test_ranks_that_are_killed_at_random_steps_come_to_the_same_bytes(
+    trial: int, inputs: Inputs, undisturbed: dict[int, Disturbed], tmp_path: Path
+) -> None:
+    draw = random.Random(f"kill {trial}")
+    stage = draw.choice((1, 2, 3))
+    kills = [Disturbance(draw.randrange(NUM_STEPS), draw.randrange(2)) for _ in range(2)]
+    print(f"trial {trial}: stage {stage}, {kills}")
+    training = Disturbed(tmp_path / "t", inputs, TINY_MODEL, undisturbed[stage].config)
+    training.run(kills)
+    assert training.results() == undisturbed[stage].results()
+    assert training.loader().keys_read() == undisturbed[stage].loader().keys_read()
+    assert sum(message.startswith("restart ") for message in training.messages) == len(set(kills))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_frozen_is_found_and_all_are_started_again(
+    rank: int, inputs: Inputs, undisturbed: dict[int, Disturbed], tmp_path: Path
+) -> None:
+    training = Disturbed(tmp_path / "t", inputs, TINY_MODEL)
+    training.run([Disturbance(step=5, rank=rank, signal=FREEZE)])
+    assert training.results() == undisturbed[1].results()
+    assert any(f"rank-{rank} has been silent" in message for message in training.messages)
+
+
+def test_all_ranks_killed_at_once_are_started_again(
+    inputs: Inputs, undisturbed: dict[int, Disturbed], tmp_path: Path
+) -> None:
+    training = Disturbed(tmp_path / "t", inputs, TINY_MODEL)
+    training.run([Disturbance(step=3, rank=0), Disturbance(step=3, rank=1)])
+    assert training.results() == undisturbed[1].results()
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_from_two_ranks_to_one_to_four_it_comes_to_the_same_loss(
+    stage: int, inputs: Inputs, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, zero_stage=stage)  # type: ignore[arg-type]
+    steady = Disturbed(tmp_path / "steady", inputs, SMOOTH_MODEL, config)
+    steady.run()
+    draw = random.Random(f"elastic {stage}")
+    first = draw.randrange(3)
+    stops = [Disturbance(first, draw.randrange(2), STOP), Disturbance(first + 3, 0, STOP)]
+    print(stops)
+    moved = Disturbed(tmp_path / "moved", inputs, SMOOTH_MODEL, config)
+    moved.run(stops, num_ranks=(2, 1, 4))
+    assert "written by 1 ranks, now 4" in " ".join(moved.messages)
+    assert moved.loader().keys_read() == steady.loader().keys_read()
+    assert moved.losses() == pytest.approx(steady.losses(), rel=1e-6, abs=2e-6)  # six digits
+
+
+def test_a_checkpoint_of_any_stage_is_exported_as_the_same_model(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    exported = []
+    for stage in (1, 2, 3):
+        config = replace(CONFIG, zero_stage=stage)  # type: ignore[arg-type]
+        training = Disturbed(tmp_path / f"t{stage}", inputs, SMOOTH_MODEL, config)
+        with pytest.raises(AssertionError, match="stopped more often"):
+            training.run([Disturbance(step=4, rank=1, signal=STOP)])
+        export_model(str(training.output), str(tmp_path / f"model{stage}"))
+        exported.append(disturbed_training.load_file(tmp_path / f"model{stage}/model.safetensors"))
+    for other in exported[1:]:
+        for name, weight in exported[0].items():
+            assert weight.allclose(other[name], rtol=1e-4, atol=1e-6), name
+
+
+@pytest.fixture
+def ray_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    support = str(Path(disturbed_training.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", processes.import_path(support))
+
+
+@pytest.mark.parametrize("signal", [KILL, FREEZE])
+def test_ray_train_starts_the_ranks_again(
+    signal: int,
+    inputs: Inputs,
+    undisturbed: dict[int, Disturbed],
+    tmp_path: Path,
+    ray_path: None,
+) -> None:
+    executor = make_executor("ray", num_workers=2)
+    training = Disturbed(tmp_path / "t", inputs, TINY_MODEL)
+    try:
+        training.run([Disturbance(step=3, rank=1, signal=signal)], executor=executor)
+    finally:
+        executor.close()
+    assert training.results() == undisturbed[1].results()
+    assert any(
+        message.startswith("attempt 2 goes on from step 2 ") for message in training.messages
+    )

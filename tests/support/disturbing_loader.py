@@ -1,0 +1,85 @@
+"""A loader that kills, freezes or stops ranks at given steps, and notes what each rank reads."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmcore.core.loader import Batch, OpenLoader
+from mmcore.core.step import Inputs
+from mmcore.load.batches import MultimodalLoader
+from mmcore.sample import Json
+
+KILL, FREEZE, STOP = int(signal.SIGKILL), int(signal.SIGSTOP), int(signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """A signal that a rank sends itself, once, before it reads the batch of a step."""
+
+    step: int
+    rank: int
+    signal: int = KILL
+
+
+@dataclass(frozen=True, kw_only=True)
+class DisturbingLoader:
+    """Reads as the loader inside does, and is it as far as identities go."""
+
+    inner: MultimodalLoader
+    directory: str
+    """Where it notes what was read, and which disturbances there have been."""
+    disturbances: tuple[Disturbance, ...] = ()
+
+    def identity(self) -> Mapping[str, Json]:
+        return self.inner.identity()
+
+    def open(self, inputs: Inputs) -> OpenLoader:
+        return _Open(self.inner.open(inputs), self)  # type: ignore[return-value]
+
+    def keys_read(self) -> dict[int, list[str]]:
+        """Return the global batch of each step, as the ranks that came furthest read it."""
+        found: dict[int, dict[int, dict[int, list[str]]]] = {}
+        for file in Path(self.directory).glob("read-*.json"):
+            step, rank, num_ranks = map(int, file.stem.split("-")[1:])
+            found.setdefault(step, {}).setdefault(num_ranks, {})[rank] = json.loads(
+                file.read_text()
+            )
+        batches = {}
+        for step, by_world in sorted(found.items()):
+            whole = {
+                tuple(key for rank in sorted(ranks) for key in ranks[rank])
+                for num_ranks, ranks in by_world.items()
+                if len(ranks) == num_ranks
+            }
+            assert len(whole) == 1, f"ranks of different worlds read other samples at step {step}"
+            batches[step] = list(whole.pop())
+        return batches
+
+
+class _Open:
+    def __init__(self, inner: OpenLoader, loader: DisturbingLoader) -> None:
+        self._inner = inner
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def epoch(self, split: str, **where: int) -> Iterator[Batch]:
+        batch_size = where["global_batch_size"]
+        num_steps = self._inner.num_steps(split, global_batch_size=batch_size)
+        step = where["epoch"] * num_steps + where.get("first_step", 0)
+        rank, num_ranks = where["rank"], where["num_ranks"]
+        directory = Path(self._loader.directory)
+        for batch in self._inner.epoch(split, **where):  # type: ignore[arg-type]
+            for number, one in enumerate(self._loader.disturbances):
+                mark = directory / f"disturbed-{number}"
+                if (one.step, one.rank) == (step, rank) and not mark.exists():
+                    mark.touch()
+                    os.kill(os.getpid(), one.signal)
+            (directory / f"read-{step}-{rank}-{num_ranks}.json").write_text(json.dumps(batch.keys))
+            yield batch
+            step += 1

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from mmcore.errors import ConfigError
+from mmcore.train.config import TrainConfig
+from mmcore.train.memory import available_host_bytes, check_memory, forecast_memory
+
+P = 1_000_000
+
+
+def states(config: TrainConfig, num_ranks: int) -> int:
+    found = forecast_memory(config, num_trained=P, num_ranks=num_ranks)
+    return found.total - found.bucket
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_half_precision_takes_what_the_theory_of_zero_says(num_ranks: int) -> None:
+    expected = [16 * P, 4 * P + 12 * P // num_ranks, 2 * P + 14 * P // num_ranks]
+    expected.append(16 * P // num_ranks)
+    for stage, wanted in enumerate(expected):
+        config = TrainConfig(zero_stage=stage, precision="bf16")  # type: ignore[arg-type]
+        assert states(config, num_ranks) == wanted
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_float32_takes_a_copy_more_at_stages_one_and_two(num_ranks: int) -> None:
+    copy = 4 * P // num_ranks
+    expected = [16 * P, 8 * P + 8 * P // num_ranks + copy, 4 * P + 12 * P // num_ranks + copy]
+    expected.append(16 * P // num_ranks)
+    for stage, wanted in enumerate(expected):
+        config = TrainConfig(zero_stage=stage)  # type: ignore[arg-type]
+        assert states(config, num_ranks) == wanted
+
+
+def test_frozen_weights_have_no_gradient_and_no_moments() -> None:
+    config = TrainConfig(zero_stage=0)
+    found = forecast_memory(config, num_trained=P, num_frozen=10 * P, num_ranks=2)
+    assert found.total == 16 * P + 40 * P
+
+
+def test_an_average_of_the_weights_and_fewer_moments_count() -> None:
+    assert states(TrainConfig(zero_stage=0, ema_decay=0.9), 2) == 20 * P
+    assert states(TrainConfig(zero_stage=3, optimizer="lion"), 2) == 6 * P
+
+
+def test_what_lies_with_the_host_is_told_apart() -> None:
+    config = TrainConfig(zero_stage=3, precision="bf16", offload_optimizer=True, offload_param=True)
+    found = forecast_memory(config, num_trained=P, num_ranks=2)
+    assert found.offloaded == found.optimizer + found.weights == 7 * P
+
+
+def test_more_memory_than_there_is_is_refused_with_both_figures() -> None:
+    config = TrainConfig(zero_stage=3, precision="bf16", bucket_elements=2)
+    sizes = {"num_trained": 10**9, "num_frozen": 0, "num_ranks": 2, "num_local_ranks": 2}
+    check_memory(config, **sizes, available_bytes=16 * 10**9 + 8)
+    with pytest.raises(
+        ConfigError,
+        match=r"1,000,000,000 weights with train.zero_stage=3.* needs 8.00 GB for each of 2 ranks"
+        r".* and 15.00 GB are free. Use a higher",
+    ):
+        check_memory(config, **sizes, available_bytes=15 * 10**9)
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  2000 kB\nMemAvailable:    1000 kB\n")
+    assert available_host_bytes(tmp_path, meminfo) == 1_024_000
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("100000\n")
+    assert available_host_bytes(tmp_path, meminfo) == 1_024_000
+    (tmp_path / "memory.max").write_text("500000\n")
+    assert available_host_bytes(tmp_path, meminfo) == 400_000
