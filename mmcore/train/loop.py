@@ -108,6 +108,7 @@ def train(
         if checkpoints is not None:
             checkpoints.close()
         engine.close()
+        dataset.close()
     if world.rank == 0:
         training.log.check_place()
         weights["fusion.weights"] = fusion.weights
