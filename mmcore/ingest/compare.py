@@ -60,9 +60,9 @@ def difference(layout: Layout, before: Artifact, after: Artifact) -> Difference:
     around_old, around_new = layout.around(old["path"]), layout.around(new["path"])
     if around_old is None or around_new is None:
         return _of_all(layout, before, after)
-    touched = pa.concat_arrays(
-        [*_unlike(old, new, around_old).chunks, *_unlike(new, old, around_new).chunks]
-    )
+    # of nothing that differs there may be no chunk at all
+    chunks = [*_unlike(old, new, around_old).chunks, *_unlike(new, old, around_new).chunks]
+    touched = pa.chunked_array(chunks, pa.string()).combine_chunks()
     is_new, is_old = (pc.is_in(around, touched) for around in (around_new, around_old))
     had = layout.group(source_files(old.filter(is_old)))
     has = layout.group(source_files(new.filter(is_new)))

@@ -61,6 +61,17 @@ def test_what_changed_is_what_grouping_all_files_would_say(
     assert set(narrow.unclaimed) <= set(whole.unclaimed)
 
 
+def test_scans_that_found_the_same_do_not_differ(tmp_path: Path) -> None:
+    files = some_files(1)
+    before, after = scanned(tmp_path / "one", files), scanned(tmp_path / "other", files)
+    found = difference(LAYOUTS[0], before, after)
+    assert not found.change
+    assert found.change.num_left
+    assert (found.raws, found.unclaimed) == ({}, [])
+    assert found.untouched is not None
+    assert found.untouched.num_rows == len(files)
+
+
 def told(found: Difference) -> Sequence[Any]:
     return found.change.added, found.change.changed, found.change.removed
 
