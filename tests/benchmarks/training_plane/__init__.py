@@ -1,0 +1,1 @@
+"""Figures of the training plane: a module for each family."""
