@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test faults bench bench-operate bench-data lint format docs lock clean
+.PHONY: help install demo test faults bench bench-operate bench-data bench-train lint format docs lock clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-operate: install  ## Measure orchestration, new data, cancel and the dashb
 
 bench-data: install  ## Measure the data plane; BENCH="--only shards" for a part of it
 	@$(BIN)/python tests/benchmarks/bench_data.py $(BENCH)
+
+bench-train: install  ## Measure the training plane; BENCH="--only loading" for a part of it
+	@$(BIN)/python tests/benchmarks/bench_train.py $(BENCH)
 
 lint: install  ## Check style, types, layers and docs
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -16,8 +16,8 @@ import numpy as np
 import soundfile
 from figures import Row as Figure
 from figures import row
+from turns import in_turns
 
-from data_plane.turns import in_turns
 from mmcore.clean.audio import (
     Clipped,
     DecodeAudio,

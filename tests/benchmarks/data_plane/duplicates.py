@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
+from asked import DEDUPLICATORS, NotInstalled, environment
 from figures import Row, row
+from turns import in_turns
 
-from data_plane.asked import DEDUPLICATORS, NotInstalled, environment
-from data_plane.turns import in_turns
 from mmcore.core.columns import Column, Corpus
 from mmcore.core.near_index import remember
 from mmcore.core.near_limits import Limits, want_of

@@ -17,11 +17,11 @@ from pathlib import Path
 from statistics import median
 
 import pyarrow.parquet as pq
+from asked import DAFT, ONE_THREAD, NotInstalled, environment
 from figures import REPOSITORY, Row, not_measured, row
+from turns import shared_memory
 
-from data_plane.asked import DAFT, ONE_THREAD, NotInstalled, environment
 from data_plane.pictures import SIDE, write_pictures
-from data_plane.turns import shared_memory
 
 WIDTH = 500
 HEIGHT = 256

@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 from figures import Row, row
+from turns import Arm, cpu_of_all, in_turns, interval, shared_memory
 
 from data_plane.pictures import write_pictures
-from data_plane.turns import Arm, cpu_of_all, in_turns, interval, shared_memory
 from mmcore.core.executor import Executor
 from mmcore.core.runner import Run
 from mmcore.executors import make_executor

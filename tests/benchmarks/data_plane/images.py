@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import simplejpeg
+from asked import IMG2DATASET, Asked, NotInstalled, environment
 from figures import Row, not_measured, row
+from turns import Arm, Noisy, Taken, cpu_of_all, in_turns, interval, shared_memory
 
-from data_plane.asked import IMG2DATASET, Asked, NotInstalled, environment
 from data_plane.pictures import QUALITY, SIDE, SMALL, bare, write_mix, write_pictures
-from data_plane.turns import Arm, Noisy, Taken, cpu_of_all, in_turns, interval, shared_memory
 from mmcore.clean.image import (
     Blurred,
     DecodeImage,

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from asked import asked_of_us
 from figures import Row, row
+from turns import shared_memory
 
-from data_plane.asked import asked_of_us
 from data_plane.pictures import write_pictures
-from data_plane.turns import shared_memory
 
 NUM_PICTURES = 512
 WIDTH = 96

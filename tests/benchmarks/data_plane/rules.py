@@ -19,10 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from asked import OURS
 from figures import Row, row
+from turns import shared_memory
 
-from data_plane.asked import OURS
-from data_plane.turns import shared_memory
 from mmcore.core.corpus_work import CorpusWork
 from mmcore.core.manifest import Counts, FileRecord, Manifest
 from mmcore.core.rows import write_part

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from figures import Against, Row, row
+from turns import Taken, in_turns, interval, shared_memory
 
-from data_plane.turns import Taken, in_turns, interval, shared_memory
 from mmcore import storage
 from mmcore.core.rows import file_record
 from mmcore.shard.tar import Member, TarWriter

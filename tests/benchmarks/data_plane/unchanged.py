@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from asked import ONE_THREAD, OURS
 from figures import REPOSITORY, Row, row
+from turns import Arm, in_turns, shared_memory
 
-from data_plane.asked import ONE_THREAD, OURS
-from data_plane.turns import Arm, in_turns, shared_memory
 from mmcore import storage
 from mmcore.core.manifest import Counts, FileRecord, Manifest, commit_manifest
 from mmcore.core.rows import file_record, write_part

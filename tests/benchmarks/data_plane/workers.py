@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
+from asked import asked_of_us
 from figures import Row, not_measured, row
+from turns import Arm, in_turns, shared_memory
 
-from data_plane.asked import asked_of_us
 from data_plane.pictures import bare, write_mix
-from data_plane.turns import Arm, in_turns, shared_memory
 from mmcore.executors.children import die_with_parent
 
 NUM_TASKS = 8

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from data_plane.turns import Taken, in_turns, interval
 from figures import Against, Row, row
 from torch import Tensor
+from turns import Taken, in_turns, interval
 
 from mmcore.train.checkpoints.config import CheckpointConfig
 from mmcore.train.checkpoints.reading import Checkpoint

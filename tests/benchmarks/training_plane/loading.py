@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import psutil
 import simplejpeg
-from data_plane.turns import Taken, in_turns, interval, shared_memory
 from figures import Against, Row, row
 from tokenizers import Tokenizer, models
+from turns import Taken, in_turns, interval, shared_memory
 
 from mmcore.core.manifest import Counts, FileRecord, Manifest
 from mmcore.core.step import Artifact, Inputs
