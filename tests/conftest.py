@@ -47,6 +47,7 @@ ONE_AFTER_THE_OTHER = (
 """Folders whose tests start servers and clusters, and wait for them: one of those at a time."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin that hands the tests out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what `make test` may do at the same time: files, but for those."""
     for item in items:

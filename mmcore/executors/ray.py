@@ -122,7 +122,7 @@ class RayExecutor:
                        "orders": orders}  # fmt: skip
         trainer = _make_trainer(loop_config, num_ranks=num_ranks, scratch=scratch)
         gang = _Gang()
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
         thread = threading.Thread(target=_fit, args=(trainer, failures), daemon=True)
         thread.start()
         try:
@@ -372,10 +372,11 @@ def _let_end(
             _pass_on(reports, gang, on_report, timeout_seconds=_LOOK_SECONDS)
 
 
-def _fit(trainer: Any, failures: list[Exception]) -> None:
+def _fit(trainer: Any, failures: list[BaseException]) -> None:
     try:
         trainer.fit()
-    except Exception as error:  # raised again by the thread that waits
+    except (Exception, SystemExit) as error:  # raised again by the thread that waits
+        # Ray ends a thread in which it waits for a cluster that is gone
         failures.append(error)
 
 

@@ -156,10 +156,10 @@ class _Builder:
         if loader is None or model is None or train is None:
             return []
         ranks = recipe.placement.num_ranks
-        most, least = (ranks, 0) if isinstance(ranks, int) else (ranks.max, ranks.min)
+        least = ranks.min if ranks.min != ranks.max else 0
         training = self._guarded(
             lambda: TrainWork(
-                model=model, train=train, loader=loader, num_ranks=most, min_ranks=least
+                model=model, train=train, loader=loader, num_ranks=ranks.max, min_ranks=least
             ),
             ("train",),
         )

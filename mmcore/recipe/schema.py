@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 Fields = dict[str, Any]
 SEARCHED = ("train.", "model.", "loader.")
@@ -38,11 +38,35 @@ class RankRange(Section):
     max: Annotated[int, Field(ge=1)]
     """So many there are where there is room."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_number(cls, value: Any) -> Any:
+        """Return the range that a number alone stands for."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            return value
+        if value < 1:
+            raise ValueError("use 1 or more")
+        return {"min": value, "max": value}
+
+
+_RANK_COUNT = {"type": "integer", "minimum": 1}
+_RANKS_SCHEMA = {
+    "anyOf": [
+        _RANK_COUNT,
+        {
+            "type": "object",
+            "properties": {"min": _RANK_COUNT, "max": _RANK_COUNT},
+            "required": ["min", "max"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
 
 class PlacementSection(Section):
     """Where things run. Nothing here changes a fingerprint."""
 
-    num_ranks: Annotated[int, Field(ge=1)] | RankRange = 2
+    num_ranks: Annotated[RankRange, WithJsonSchema(_RANKS_SCHEMA)] = RankRange(min=2, max=2)
     """Processes that train together: a number, or `{min: 1, max: 4}`."""
 
 

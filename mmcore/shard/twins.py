@@ -4,10 +4,11 @@ No split can know of it, which looks at what came in. So the one with the lowest
 those like it in other splits go into no shard. Whatever else lies on both sides is a leak.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import combinations
 
 from mmcore.core.leaks import Leak, LeakCheck
+from mmcore.core.linkage import values_of
 from mmcore.sample import MODALITIES, Sample, modality_of
 from mmcore.shard.plan import refuse
 from mmcore.shard.roster import LeftOut, Roster
@@ -40,10 +41,12 @@ def without_twins(check: LeakCheck, roster: Roster) -> list[LeftOut]:
     return sorted(left_out, key=lambda one: one.key)
 
 
-def _became_equal(leak: Leak, samples: Iterable[Sample]) -> bool:
+def _became_equal(leak: Leak, samples: Sequence[Sample]) -> bool:
     """Return whether samples that share a part were made of different files."""
-    if leak.name not in MODALITIES:
-        return False
+    if leak.name not in MODALITIES or not all(
+        leak.value in values_of(sample, leak.name) for sample in samples
+    ):
+        return False  # something else is equal, or they are near
     files = [_files(sample, leak.name) for sample in samples]
     return all(files) and all(one.isdisjoint(other) for one, other in combinations(files, 2))
 

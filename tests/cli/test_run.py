@@ -101,14 +101,22 @@ def test_plan_shows_what_would_run_why_and_the_cost_and_does_none_of_it(mm: Mm, 
     assert said.keys() == {"schema", "steps", "num_source_files"}
     assert said["num_source_files"] == 3 * NUM_FOUND
     to_run = [step for step in said["steps"] if step["will_run"]]
-    assert [step["name"] for step in to_run] == ["encode", "shard"]
-    assert to_run[0]["reason"] == "EncodeImage.side: 32 -> 16"
-    assert to_run[1]["reason"] == "input changed: encode"
+    # clean has the picture in hand, and works ahead
+    assert [step["name"] for step in to_run] == [
+        "clean",
+        "dedup",
+        "split",
+        "tokenizer",
+        "encode",
+        "shard",
+    ]
+    assert to_run[0]["reason"] == "EncodeImage.side (ahead): 32 -> 16"
+    assert to_run[-1]["reason"] == "input changed: encode"
     assert all(step["estimated_seconds"] is not None for step in to_run)
     assert to_run[0].keys() == {
         "name", "will_run", "reason", "fingerprint", "url", "estimated_seconds",
     }  # fmt: skip
-    assert "2 of 8 steps would run" in mm(*arguments).err
+    assert "6 of 8 steps would run" in mm(*arguments).err
 
 
 def test_until_stops_after_a_step_and_refuses_one_that_is_not_there(

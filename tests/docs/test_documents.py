@@ -27,7 +27,8 @@ def small(tmp_path: Path) -> Path:
     (tmp_path / "docs").mkdir()
     for name in ("check.py", "recipes.md", "operate.md"):
         shutil.copy(ROOT / "docs" / name, tmp_path / "docs" / name)
-    for name in ("cleaning.md", "growing.md"):  # the headings, to which recipes.md has links
+    for name in ("architecture.md", "cleaning.md", "growing.md", "training.md"):
+        # the headings, to which recipes.md has links
         lines = (ROOT / "docs" / name).read_text().splitlines()
         headings = [line for line in lines if line.startswith("#")]
         (tmp_path / "docs" / name).write_text("\n\n".join(headings) + "\n")
