@@ -9,13 +9,11 @@ nobody should take for figures.
 """
 
 from families import Family, measure
-from training_plane import checkpoints, engines, loading
+from training_plane import checkpoints, loading
 
 FAMILIES: dict[str, Family] = {
     "loading": lambda n: loading.loading(n or 1024),
     "seek": lambda n: loading.seek(n or 256),
-    "steps": lambda _: engines.step_figures(),
-    "bytes": lambda _: engines.byte_figures(),
     "checkpoints": lambda n: checkpoints.figures(n or 256 * 2**20),
 }
 

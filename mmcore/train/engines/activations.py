@@ -22,6 +22,4 @@ def recompute_activations(model: nn.Module) -> None:
             "twice. Set it to false, or take transformers for encoders."
         )
     for one in able:
-        # transformers 5 calls by the first name what its version 4 calls by the second
-        enable = getattr(one, "activation_checkpointing_enable", one.gradient_checkpointing_enable)
-        enable({"use_reentrant": False})
+        one.gradient_checkpointing_enable({"use_reentrant": False})

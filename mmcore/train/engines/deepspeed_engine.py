@@ -12,7 +12,6 @@ import torch._dynamo
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch import distributed as dist
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmcore.errors import ConfigError, MissingExtra
 from mmcore.models.lora import merged_weights
@@ -57,9 +56,6 @@ class DeepSpeedEngine:
                 backend, rank=world.rank, world_size=world.num_ranks, timeout=_PATIENCE
             )
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
-        trains_all = len(trained) == len(list(model.parameters()))
-        if config.zero_stage == 3 and trains_all and not config.recomputes_activations:
-            _fetch_by_layer(deepspeed, model)
         # without ZeRO DeepSpeed shortens gradients tensor by tensor, and tells no norm
         self._clips_here = config.zero_stage == 0 and config.precision in ("fp32", "bf16_autocast")
         if self._clips_here:
@@ -208,16 +204,6 @@ class DeepSpeedEngine:
                 setattr(scaler, name, type(getattr(scaler, name))(value))
 
 
-def _fetch_by_layer(deepspeed: Any, model: nn.Module) -> None:
-    """Let ZeRO-3 ask the other ranks for a layer at once, and not for each of its matrices.
-
-    DeepSpeed 0.19 does not fetch a layer for the backward pass when nothing before it is trained.
-    """
-    layers = {type(one) for one in model.modules() if isinstance(one, GradientCheckpointingLayer)}
-    if layers:
-        deepspeed.utils.set_z3_leaf_modules(model, sorted(layers, key=lambda kind: kind.__name__))
-
-
 def _torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     found: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
     return found
@@ -238,9 +224,8 @@ def _import_deepspeed(device: torch.device) -> Any:
             "train.engine=deepspeed needs the library deepspeed. Install mmcore[train], or use "
             "engine: torch with one rank."
         ) from error
-    # DeepSpeed calls collectives by names that torch has begun to warn about
-    deprecated = r".*(all_gather_into|reduce_scatter)_tensor.* is deprecated"
-    warnings.filterwarnings("ignore", message=deprecated)
+    # DeepSpeed calls a collective by the name that torch has begun to warn about
+    warnings.filterwarnings("ignore", message=r".*all_gather_into_tensor.* is deprecated")
     # DeepSpeed decorates an optimizer that we do not use with torch.compile: two seconds of imports
     torch._dynamo.config.disable = True
     # an all-reduce for inference, compiled for a minute on first use; training never calls it

@@ -14,10 +14,9 @@ from mmcore.executors.local import LocalExecutor
 from mmcore.models.config import LossConfig
 from mmcore.models.losses import training_loss
 from mmcore.sample import Json
-from mmcore.train.config import LoraConfig, TrainConfig
+from mmcore.train.config import TrainConfig
 from mmcore.train.engines import Engine, TorchEngine, World, build_engine
 from mmcore.train.engines.optimizers import parameter_groups
-from mmcore.train.turns import accumulate
 
 ALONE = World(rank=0, num_ranks=1, local_rank=0)
 # no batch statistics and no dropout: what is left must not depend on the number of ranks
@@ -139,52 +138,3 @@ def test_the_world_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     for name, value in {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     assert World.from_environment() == World(rank=3, num_ranks=8, local_rank=1)
-
-
-def test_the_machine_that_has_too_little_memory_is_told_before_anything_starts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("mmcore.train.engines.available_host_bytes", lambda: 1000)
-    with pytest.raises(ConfigError, match=r"weights with train.zero_stage=0.* are free"):
-        build_engine(tiny_model(COMPARABLE), replace(TORCH, zero_stage=0), ALONE)
-
-
-def test_turns_of_a_batch_have_the_gradient_of_the_batch() -> None:
-    model = replace(COMPARABLE, loss=LossConfig(contrastive_weight=0.0))
-    norms = []
-    for size in (0, 2):
-        config = replace(TORCH, micro_batch_size=size)
-        engine = TorchEngine(tiny_model(model), config, ALONE)
-        losses = accumulate(engine, model, config, ALONE, random_batch(6))
-        norms.append((losses["loss"], engine.step(0.01)))
-    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
-
-
-def test_what_lora_learnt_is_in_the_weights_under_the_names_of_the_model() -> None:
-    lora = LoraConfig(targets=("encoders.text.*.query",), rank=2)
-    config = replace(TORCH, lora=lora, freeze=("encoders.*",))
-    model = tiny_model(COMPARABLE)
-    before = {name: one.clone() for name, one in model.state_dict().items()}
-    engine = build_engine(model, config, ALONE)
-    run_steps(engine, ALONE)
-    after = engine.weights()
-    assert after.keys() == before.keys()
-    changed = {name for name in after if not torch.equal(after[name], before[name])}
-    encoders = {name for name in changed if name.startswith("encoders.")}
-    assert encoders == {name for name in after if name.endswith("query.weight")}
-
-
-def test_recomputed_activations_give_the_same_steps() -> None:
-    found = []
-    for recomputes in (False, True):
-        config = replace(TORCH, recomputes_activations=recomputes)
-        engine = build_engine(tiny_model(COMPARABLE), config, ALONE)
-        found.append((run_steps(engine, ALONE), engine.weights()))
-    assert found[0][0] == found[1][0]
-    assert all(torch.equal(one, found[1][1][name]) for name, one in found[0][1].items())
-
-
-def test_a_model_that_cannot_recompute_is_refused() -> None:
-    config = replace(TORCH, recomputes_activations=True)
-    with pytest.raises(ConfigError, match="no encoder of the model can compute"):
-        build_engine(tiny_model(replace(TINY_MODEL, text=None, audio=None)), config, ALONE)
