@@ -99,12 +99,20 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "AWS_ENDPOINT_URL_S3": endpoint,
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+    _forget_decoders()
     try:
         _wait_until_usable(process, directory / "weed.log")
         yield endpoint
     finally:
         process.kill()
         process.wait()
+
+
+def _forget_decoders() -> None:
+    """End decoder processes that wait for work: they have the environment of their start."""
+    from mmcore.core.decoder import close_idle  # numpy reads the environment that is set above
+
+    close_idle()
 
 
 @pytest.fixture
