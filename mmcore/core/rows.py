@@ -27,28 +27,16 @@ from mmcore.sample import Dropped, Made, Outcome, Part, PartRef, Quarantined, Sa
 ROWS_SUFFIX = ".parquet"
 BLOB_SUFFIX = ".bin"
 
-_PART = pa.struct(
-    [
-        ("extension", pa.string()),
-        ("base", pa.string()),
-        ("path", pa.string()),
-        ("offset", pa.int64()),
-        ("num_bytes", pa.int64()),
-        ("sha256", pa.string()),
-    ]
-)
-_MADE = pa.struct(
-    [
-        ("of", pa.string()),
-        ("by", pa.string()),
-        ("extension", pa.string()),
-        ("base", pa.string()),
-        ("path", pa.string()),
-        ("offset", pa.int64()),
-        ("num_bytes", pa.int64()),
-        ("sha256", pa.string()),
-    ]
-)
+_PLACE = [
+    ("extension", pa.string()),
+    ("base", pa.string()),
+    ("path", pa.string()),
+    ("offset", pa.int64()),
+    ("num_bytes", pa.int64()),
+    ("sha256", pa.string()),
+]
+_PART = pa.struct(_PLACE)
+_MADE = pa.struct([("of", pa.string()), ("by", pa.string()), *_PLACE])
 _MADE_NAME = "made"
 SCHEMA = pa.schema(
     [

@@ -6,7 +6,7 @@ write the manifest last. Killed anywhere, the next run goes on from the tasks th
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
@@ -193,7 +193,9 @@ class Run:
         if self.fence is not None:
             self.fence.check()
 
-    def _do(self, step: Step, tasks: Iterable[Task], context: TaskContext):  # type: ignore[no-untyped-def]
+    def _do(
+        self, step: Step, tasks: Iterable[Task], context: TaskContext
+    ) -> Iterator[tuple[int, TaskReport]]:
         if not step.work.runs_in_driver:
             function = partial(run_and_record, step.work, context)
             return self.executor.map(function, tasks, resources=resources_of(step.work))

@@ -13,8 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from mmcore.core.columns import Flags, Ints
-from mmcore.core.leaks import Known, Leak, leaks
-from mmcore.core.near_limits import Limits
+from mmcore.core.leaks import Leak
 from mmcore.errors import IntegrityError
 from mmcore.media.near.prints import without_prints
 from mmcore.sample import Json, Part, PartRef, Sample, modality_of
@@ -27,16 +26,6 @@ _READ_BY_READERS = 5
 """Of the samples of a split, those from which Hugging Face's `datasets` infers its columns."""
 OWN_JSON = "source.json"
 """What a sample's own `json` part is called in a shard, where `json` is what we know of it."""
-
-
-def refuse_leaks(
-    samples: Iterable[Sample],
-    together: Sequence[str],
-    limits: Limits | None = None,
-    known: Known | None = None,
-) -> None:
-    """Raise IntegrityError when something that must stay together lies in two splits."""
-    refuse(leaks(samples, together, limits, known))
 
 
 def refuse(found: Sequence[Leak]) -> None:

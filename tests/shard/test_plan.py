@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from mmcore.core.leaks import leaks
 from mmcore.errors import AccountingError, IntegrityError, StepError
 from mmcore.sample import Part, PartRef, Sample
-from mmcore.shard.plan import from_payload, refuse_leaks, to_payload
+from mmcore.shard.plan import from_payload, refuse, to_payload
 from mmcore.shard.roster import LeftOut, Roster
 
 MakeSample = Callable[..., Sample]
@@ -183,9 +184,9 @@ def test_nothing_left_is_an_error() -> None:
 
 def test_leak_is_refused_with_both_samples() -> None:
     samples = [referenced("a", png="1"), referenced("b", png="1", split="test")]
-    refuse_leaks(samples, ("text",))
+    refuse(leaks(samples, ("text",)))
     with pytest.raises(IntegrityError, match="b in test, a in train"):
-        refuse_leaks(samples, ("image",))
+        refuse(leaks(samples, ("image",)))
 
 
 def test_payload_brings_the_sample_back(make_sample: MakeSample) -> None:
