@@ -70,67 +70,75 @@ class ModelStage(BatchStage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedImage(ModelStage):
+class Embed(ModelStage):
+    """Keep what a model makes of one modality: a unit vector, `<modality>_embedding.npy`."""
+
+    modality: ClassVar[str]
+    dtype: Literal["float16", "float32"] = "float16"
+    keep: Literal["part", "print"] = "part"
+    """A part of the sample, for readers of shards; or a print, for near duplicates to go by."""
+
+    @property
+    def shown(self) -> Shown:
+        """Return how much of a sample the model is shown."""
+        raise NotImplementedError
+
+    def build(self) -> Worker:
+        return _prepare(self.modality, self.source, self.shown)
+
+    def build_batch(self) -> BatchWorker:
+        embed = self.embedder(self.modality, self.shown)
+        return _add(self.modality, embed, self.dtype, self.keep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedImage(Embed):
     """Keep what a model makes of the picture: a unit vector, `image_embedding.npy`."""
 
     code_version = 2
     reads = ("image",)
-    modality: ClassVar[str] = "image"
+    modality = "image"
     side: int = 224
     """In pixels, of the middle square; a model of ours knows its own."""
     mean: tuple[float, float, float] | None = None
     """Of RGB in 0..1, subtracted. None: as the model's preprocessor_config.json says, else 0.5."""
     std: tuple[float, float, float] | None = None
-    dtype: Literal["float16", "float32"] = "float16"
-    keep: Literal["part", "print"] = "part"
-    """A part of the sample, for readers of shards; or a print, for near duplicates to go by."""
 
-    def build(self) -> Worker:
-        return _prepare(self.modality, self.source, Shown(side=self.side))
+    @property
+    def shown(self) -> Shown:
+        return Shown(side=self.side)
 
     def build_batch(self) -> BatchWorker:
-        embed = self.embedder("image", Shown(side=self.side), mean=self.mean, std=self.std)
+        embed = self.embedder(self.modality, self.shown, mean=self.mean, std=self.std)
         return _add(self.modality, embed, self.dtype, self.keep)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedText(ModelStage):
+class EmbedText(Embed):
     """Keep what a model makes of the text: a unit vector, `text_embedding.npy`."""
 
     reads = ("text",)
-    modality: ClassVar[str] = "text"
+    modality = "text"
     max_tokens: int = 64
     """Longer texts are cut; a model of ours knows its own."""
-    dtype: Literal["float16", "float32"] = "float16"
-    keep: Literal["part", "print"] = "part"
-    """A part of the sample, for readers of shards; or a print, for near duplicates to go by."""
 
-    def build(self) -> Worker:
-        return _prepare(self.modality, self.source, Shown(max_tokens=self.max_tokens))
-
-    def build_batch(self) -> BatchWorker:
-        embed = self.embedder("text", Shown(max_tokens=self.max_tokens))
-        return _add(self.modality, embed, self.dtype, self.keep)
+    @property
+    def shown(self) -> Shown:
+        return Shown(max_tokens=self.max_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedAudio(ModelStage):
+class EmbedAudio(Embed):
     """Keep what a model makes of the sound: a unit vector, `audio_embedding.npy`."""
 
     reads = ("audio",)
-    modality: ClassVar[str] = "audio"
+    modality = "audio"
     max_seconds: float = 10.0
     """Longer sounds are cut, shorter ones padded with silence; a model of ours knows its own."""
-    dtype: Literal["float16", "float32"] = "float16"
-    keep: Literal["part", "print"] = "part"
-    """A part of the sample, for readers of shards; or a print, for near duplicates to go by."""
 
-    def build(self) -> Worker:
-        return _prepare(self.modality, self.source, Shown(max_seconds=self.max_seconds))
-
-    def build_batch(self) -> BatchWorker:
-        embed = self.embedder("audio", Shown(max_seconds=self.max_seconds))
-        return _add(self.modality, embed, self.dtype, self.keep)
+    @property
+    def shown(self) -> Shown:
+        return Shown(max_seconds=self.max_seconds)
 
 
 def _prepare(modality: str, source: ModelSource, shown: Shown) -> Worker:
