@@ -5,7 +5,7 @@ new footer names all of them; whoever reads the file sees one table.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -53,15 +53,15 @@ def write_grown(
         return record_pieces(output_url, path, pieces)
 
 
-def read_groups(url: str) -> Iterator[pa.Table]:
-    """Yield the rows of a table, a group of them at a time."""
+def read_groups(url: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a table, a group of them at a time; some columns or all."""
     with storage.open_read(url) as stream:
         # a local file as one buffer: what is no buffer may be read ahead by a thread
         is_local = storage.is_local(url)
         source = pa.BufferReader(pa.memory_map(url).read_buffer()) if is_local else stream
         file = pq.ParquetFile(source)
         for number in range(file.num_row_groups):
-            yield file.read_row_group(number, use_threads=False)
+            yield file.read_row_group(number, columns=columns, use_threads=False)
 
 
 def is_in_pieces(url: str) -> bool:

@@ -1,11 +1,12 @@
 """The dataset version that an increment builds on: its shards stay, and new ones are like them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mmcore import storage
 from mmcore.core.change import gone_now
@@ -77,6 +78,21 @@ class Earlier:
     def rows(self) -> Iterator[pa.Table]:
         """Yield the rows of what counts still."""
         return of_keys(read_groups(self.table_url), self.gone, but=True)
+
+    def with_parts(self, digests: Collection[str]) -> Iterator[StoredSample]:
+        """Yield the samples that count still of which a part has one of some SHA-256."""
+        wanted = pa.array(sorted(digests), pa.string())
+        columns = ["key", "parts.list.element.sha256"]
+        keys: set[str] = set()
+        # two columns of all rows, and whole rows only where there is something to see
+        for group in read_groups(self.table_url, columns) if digests else ():
+            parts = group["parts"].combine_chunks()
+            found = pc.is_in(pc.struct_field(parts.flatten(), "sha256"), wanted)
+            rows = parts.value_parent_indices().filter(found)
+            keys.update(group["key"].take(rows).to_pylist())
+        keys -= self.gone.keys()
+        if keys:
+            yield from samples_in(of_keys(read_groups(self.table_url), keys))
 
     def dead(self) -> list[StoredSample]:
         """Return the samples that count no more from now on, in the order of the shards."""

@@ -1,15 +1,20 @@
 """Samples that became equal when they were encoded: two files of one sound, say, in two splits.
 
-No split can know of it, which looks at what came in. So the one with the lowest key stays, and
-those like it in other splits go into no shard. Whatever else lies on both sides is a leak.
+No split can know of it, which looks at what came in. So the one that was there before stays, else
+the one with the lowest key, and those like it in other splits go into no shard. Whatever else lies
+on both sides is a leak.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
+
+import numpy as np
 
 from mmcore.core.leaks import Leak, LeakCheck
 from mmcore.core.linkage import values_of
 from mmcore.sample import MODALITIES, Sample, modality_of
+from mmcore.shard.earlier import Earlier
 from mmcore.shard.plan import refuse
 from mmcore.shard.roster import LeftOut, Roster
 
@@ -39,6 +44,34 @@ def without_twins(check: LeakCheck, roster: Roster) -> list[LeftOut]:
                     detail = f"its {leak.name} is that of {stays[1]} in {stays[0]}"
                     left_out.append(LeftOut(RULE, key, number, False, REASON, detail))
     return sorted(left_out, key=lambda one: one.key)
+
+
+def without_twins_of_old(before: Earlier, roster: Roster, together: Sequence[str]) -> list[LeftOut]:
+    """Take out of a roster what became equal to an old sample of another split, and return it.
+
+    What lies in two splits for another reason is left to the check for leaks.
+    """
+    modalities = [name for name in together if name in MODALITIES]
+    newcomers: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for number in np.flatnonzero(roster.fits).tolist() if modalities else ():
+        sample = roster.sample(number)
+        for name in modalities:
+            for digest in values_of(sample, name):
+                newcomers[digest].append((number, name))
+    left_out: dict[int, LeftOut] = {}
+    for old in sorted(before.with_parts(newcomers.keys()), key=lambda one: one.key):
+        of_old = old.as_sample(base="")
+        for digest in (part.sha256 for part in old.parts):
+            for number, name in newcomers.get(digest, ()):
+                sample = roster.sample(number)
+                split = str(sample.meta["split"])
+                leak = Leak(name, digest, ((old.split, old.key), (split, sample.key)))
+                if split != old.split and _became_equal(leak, [of_old, sample]):
+                    detail = f"its {name} is that of {old.key} in {old.split}, which was there"
+                    one = LeftOut(RULE, sample.key, number, False, REASON, detail)
+                    left_out.setdefault(number, one)
+    roster.fits[list(left_out)] = False
+    return sorted(left_out.values(), key=lambda one: one.key)
 
 
 def _became_equal(leak: Leak, samples: Sequence[Sample]) -> bool:

@@ -24,9 +24,9 @@ from mmcore.shard.publish import Published, publish, table_path
 from mmcore.shard.roster import LeftOut, Roster, ShardPlan, described, read_line
 from mmcore.shard.table import StoredPart, StoredSample, to_parquet
 from mmcore.shard.tar import TarWriter
-from mmcore.shard.twins import without_twins
+from mmcore.shard.twins import without_twins, without_twins_of_old
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 LEFT_OUT_PER_TASK = 4096
 
 
@@ -98,6 +98,8 @@ class ShardWork:
                 optional=self.optional,
                 may_be_empty=before is not None,
             )
+            if before:
+                left_out += without_twins_of_old(before, roster, self.together)
             left_out += without_twins(check, roster)
         schema = before.schema if before else roster.schema()
         plans = roster.cut(
