@@ -157,10 +157,8 @@ def leaks(
 
 def _splits(corpus: Corpus) -> tuple[Ints, list[str]]:
     column = corpus[_SPLIT]
-    words = list(column.words.items())
-    number = {digest: number for number, (digest, _) in enumerate(words)}
-    found = np.array([number[value.tobytes()] for value in column.take()], np.int64)
-    return found, [word for _, word in words]
+    # a word is held once, so where it lies says which one it is
+    return column.at, list(column.words.values())
 
 
 def _crossing(column: Column, split_of: Ints) -> Ints:
