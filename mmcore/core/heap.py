@@ -9,26 +9,33 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
-_LARGE_BYTES = 256 * 1024
-_TOP_BYTES = 128 * 1024
 _NUM_ARENAS = 2
+_KEPT_BY_WHO_WAITS = 64 * 1024
+_KEPT_BY_WHO_COMPUTES = 32 * 2**20  # the most that malloc takes
 
 
 def give_back_at_once() -> None:
-    """Let what is large go back to the system when it is freed; for a process that waits for
-    others. One that computes would ask for it again at once.
+    """Let what is large go back to the system when it is freed: for a driver that waits for its
+    workers.
     """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):  # of glibc; another libc has its own ways
-            libc.mallopt(_ARENA_MAX, _NUM_ARENAS)
-            libc.mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
-            libc.mallopt(_TRIM_THRESHOLD, _TOP_BYTES)
+    _keep(_KEPT_BY_WHO_WAITS)
+
+
+def keep_for_more() -> None:
+    """Keep what is freed: for a driver that computes by itself, and would ask for it again."""
+    _keep(_KEPT_BY_WHO_COMPUTES)
+
+
+def _keep(num_bytes: int) -> None:
+    libc = ctypes.CDLL(None)
+    if sys.platform == "linux" and hasattr(libc, "mallopt"):  # another libc has its own ways
+        libc.mallopt(_ARENA_MAX, _NUM_ARENAS)
+        libc.mallopt(_MMAP_THRESHOLD, num_bytes)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * num_bytes)
 
 
 def give_back() -> None:
     """Give back to the system what is free now."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):
-            libc.malloc_trim(0)
+    libc = ctypes.CDLL(None)
+    if sys.platform == "linux" and hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

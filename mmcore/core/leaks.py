@@ -22,7 +22,8 @@ from mmcore.core.columns import (
 from mmcore.core.linkage import LINKS, MEMBERS, META_PREFIX, values_of
 from mmcore.core.near_limits import Limits
 from mmcore.core.nearness import near_graph
-from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
+from mmcore.core.sorted_run import SEPARATOR
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.media.near.digests import first_of_equal
 from mmcore.sample import Sample
 

@@ -206,6 +206,7 @@ class Run:
         if not step.work.runs_in_driver:
             function = partial(run_and_record, step.work, context)
             return self.executor.map(function, tasks, resources=resources_of(step.work))
+        heap.keep_for_more()
         context = replace(context, executor=self.executor, report_progress=self._progress)
         return enumerate(run_and_record(step.work, context, task) for task in tasks)
 

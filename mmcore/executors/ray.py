@@ -71,6 +71,7 @@ class RayExecutor:
         if first is None:
             return  # nothing to do is no reason to start a cluster
         self._start()
+        heap.give_back_at_once()
         shared = ray.put(function)
         apply = _apply.options(**self._possible(resources))
         running: dict[Any, int] = {}
@@ -147,7 +148,6 @@ class RayExecutor:
     def _start(self) -> None:
         if ray.is_initialized():
             return
-        heap.give_back_at_once()
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         self._is_connected = True
         if os.environ.get("RAY_ADDRESS"):
