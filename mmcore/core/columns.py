@@ -136,7 +136,7 @@ class Column:
     rows: Ints
     """Which sample has each value, rising."""
     store: Bytes
-    """[N, width], as they came: held in memory, or mapped."""
+    """[N, width], as they came: held in memory, or mapped; each word of a class once."""
     at: Ints
     """Where in `store` each value lies."""
     words: Mapping[bytes, str]
@@ -257,10 +257,13 @@ class _Buffer:
         self.want = want
         self.width = want.width
         self.path = path
-        self.rows = array("q")
+        self.rows = array("I")
         self.held = bytearray()
         self.file: BinaryIO | None = path.open("wb") if want.lies_in_file else None
         self.words: dict[bytes, str] = {}
+        self.numbers = array("I")
+        """Which word each value is, where there are few of them."""
+        self.number_of: dict[bytes, int] = {}
 
     def add(self, row: int, sample: Sample) -> None:
         for value in self.want.of(sample):
@@ -272,12 +275,15 @@ class _Buffer:
                     "or none."
                 )
             self.rows.append(row)
-            if self.file is None:
+            if isinstance(self.want, Word):
+                if value not in self.words:
+                    self.words[value] = self.want.word(sample)
+                    self.held += value
+                self.numbers.append(self.number_of.setdefault(value, len(self.number_of)))
+            elif self.file is None:
                 self.held += value
             else:
                 self.file.write(value)
-            if isinstance(self.want, Word) and value not in self.words:
-                self.words[value] = self.want.word(sample)
 
     def column(self, rank: Ints) -> Column:
         rows = rank[np.asarray(self.rows, np.int64)]
@@ -288,12 +294,11 @@ class _Buffer:
         else:
             self.file.close()
             store = _mapped(self.path)
+        if isinstance(self.want, Word):
+            at_word = np.asarray(self.numbers, np.int64)[at]
+            return Column(rows[at], store.reshape(-1, self.width), at_word, self.words)
         # a multiple of 4, so that what has no values can be looked at as numbers, too
-        store = store.reshape(len(rows), self.width or 4)
-        if self.file is None:
-            store, rows = store[at], rows[at]
-            return Column(rows, store, np.arange(len(rows)), self.words)
-        return Column(rows[at], store, at, self.words)
+        return Column(rows[at], store.reshape(len(rows), self.width or 4), at, self.words)
 
 
 def _mapped(path: Path) -> Bytes:

@@ -47,8 +47,11 @@ def write_grown(
                 for num_bytes in _steps(old.end_of_rows - len(_MAGIC)):
                     file.write(bytes(num_bytes))
                 sink.is_open = True
-            for table in _in_groups(tables):
-                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+            groups = _in_groups(tables)
+            while (group := next(groups, None)) is not None:
+                writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+                # gone before the next one gathers
+                group = None
         pieces = _copied(spool) if old is None else _joined(old, spool, sink.num_bytes)
         return record_pieces(output_url, path, pieces)
 
@@ -123,13 +126,27 @@ def _in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for table in tables:
         waiting.append(table)
         num_rows += table.num_rows
+        del table
         while num_rows >= ROWS_PER_GROUP:
             whole = pa.concat_tables(waiting)
-            yield whole.slice(0, ROWS_PER_GROUP)
             waiting = [whole.slice(ROWS_PER_GROUP)]
             num_rows -= ROWS_PER_GROUP
+            whole = whole.slice(0, ROWS_PER_GROUP)
+            yield whole
+            del whole
     if num_rows:
-        yield pa.concat_tables(waiting).combine_chunks()
+        yield _combined(waiting)
+
+
+def _combined(waiting: list[pa.Table]) -> pa.Table:
+    """Return tables as one without seams, and empty the list: a column at a time is there twice."""
+    whole = pa.concat_tables(waiting)
+    waiting.clear()
+    schema, columns = whole.schema, []
+    for name in schema.names:
+        columns.append(whole[name].combine_chunks())
+        whole = whole.drop_columns([name])
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _joined(old: _Old, spool: IO[bytes], num_bytes: int) -> Iterator[bytes]:

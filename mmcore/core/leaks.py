@@ -22,7 +22,8 @@ from mmcore.core.columns import (
 from mmcore.core.linkage import LINKS, MEMBERS, META_PREFIX, values_of
 from mmcore.core.near_limits import Limits
 from mmcore.core.nearness import near_graph
-from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
+from mmcore.core.sorted_run import SEPARATOR
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.media.near.digests import first_of_equal
 from mmcore.sample import Sample
 
@@ -157,10 +158,8 @@ def leaks(
 
 def _splits(corpus: Corpus) -> tuple[Ints, list[str]]:
     column = corpus[_SPLIT]
-    words = list(column.words.items())
-    number = {digest: number for number, (digest, _) in enumerate(words)}
-    found = np.array([number[value.tobytes()] for value in column.take()], np.int64)
-    return found, [word for _, word in words]
+    # a word is held once, so where it lies says which one it is
+    return column.at, list(column.words.values())
 
 
 def _crossing(column: Column, split_of: Ints) -> Ints:

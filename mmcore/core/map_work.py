@@ -21,7 +21,8 @@ from mmcore.core.decoder import Decode, borrowed
 from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.executor import ONE_CPU, Resources
 from mmcore.core.measured import Measured
-from mmcore.core.memory import Measuring, Memory, load_memory, measuring, places
+from mmcore.core.memory import Measuring, Memory, measuring
+from mmcore.core.memory_files import load_memory, places
 from mmcore.core.rows import read_rows_file, rows_files, with_loaded, write_part
 from mmcore.core.stage import BatchStage, Stage, Worker, rule_name
 from mmcore.core.step import Inputs, Task, TaskContext, TaskReport

@@ -6,7 +6,8 @@ import numpy as np
 
 from mmcore.core.columns import DIGEST_BYTES, Bytes, Corpus, Flags, Ints
 from mmcore.core.near_limits import Limits, groups_of, prints_at, want_of
-from mmcore.core.sorted_runs import Run, SortedRuns
+from mmcore.core.sorted_run import Run
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.media.near.compare import COMPARISONS, Comparison, vectors_agree
 from mmcore.media.near.prints import Prints, hash_words
 from mmcore.media.near.tables import keys_of, masks_of, meets_nothing, num_tables

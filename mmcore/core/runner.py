@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from mmcore import storage
+from mmcore.core import heap
 from mmcore.core.executor import Executor
 from mmcore.core.graph import Graph, Plan, make_plan, remember
 from mmcore.core.increment import Ground
@@ -136,6 +137,7 @@ class Run:
         self.making = None
         result = self._done(name, Artifact(url, manifest), was_cached=False, started=started)
         remember(self.graph, self.root, name, identity=identity, seconds=result.seconds)
+        heap.give_back()
         return result
 
     def _scan(self, plan: Plan, started: float) -> StepResult:
@@ -160,6 +162,7 @@ class Run:
         result = self._done(SCAN_STEP, artifact, was_cached=False, started=started)
         self.artifacts[SCAN_STEP] = self.ground.scan
         remember(self.graph, self.root, SCAN_STEP, identity={}, seconds=result.seconds)
+        heap.give_back()
         return result
 
     def _make(
@@ -167,6 +170,7 @@ class Run:
     ) -> tuple[Counts, tuple[FileRecord, ...], Mapping[str, Json]]:
         """Do the tasks that are not recorded yet, and put the whole together."""
         tasks = step.work.tasks(context.inputs)
+        heap.give_back()
         names = task_names(tasks)
         reports = _recorded(names, context.output_url)
         missing = [number for number, name in enumerate(names) if name not in reports]
@@ -176,8 +180,11 @@ class Run:
             self.executor.stop.check()
             name = names[missing[index]]
             reports[name] = report
-            facts: dict[str, Json] = {"done": len(reports), "total": len(tasks)}
+            facts: dict[str, Json] = {"done": len(reports), "total": len(names)}
             self._say("task_finished", step.name, task=name, **facts)
+        # what tasks were made of: some tens of bytes for each sample
+        del tasks
+        heap.give_back()
         in_order = [reports[name] for name in names]
         closing = step.work.finish(in_order, context)
         files = _files(step, [*in_order, closing])
@@ -199,6 +206,7 @@ class Run:
         if not step.work.runs_in_driver:
             function = partial(run_and_record, step.work, context)
             return self.executor.map(function, tasks, resources=resources_of(step.work))
+        heap.keep_for_more()
         context = replace(context, executor=self.executor, report_progress=self._progress)
         return enumerate(run_and_record(step.work, context, task) for task in tasks)
 
@@ -241,6 +249,7 @@ def run_and_record(work: Work, context: TaskContext, task: Task) -> TaskReport:
         context.fence.check()
     record = json.dumps(asdict(report), sort_keys=True, allow_nan=False).encode()
     storage.write(_record_url(context.output_url, task.name), record)
+    heap.give_back()
     return report
 
 

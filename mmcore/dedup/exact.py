@@ -9,7 +9,8 @@ import numpy as np
 from mmcore.core.columns import DIGEST_BYTES, Column, Corpus, Flags, Identity, Ints, Want
 from mmcore.core.linkage import check_names
 from mmcore.core.shelf import Shelf
-from mmcore.core.sorted_runs import Run, SortedRuns
+from mmcore.core.sorted_run import Run
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.core.stage import CorpusRule, Verdict
 from mmcore.media.near.digests import first_of_equal
 from mmcore.sample import Dropped, Outcome, Sample

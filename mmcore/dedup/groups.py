@@ -27,7 +27,8 @@ from mmcore.core.columns import (
 from mmcore.core.linkage import LINKS, MEMBERS
 from mmcore.core.nearness import NearGraph
 from mmcore.core.shelf import Shelf
-from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
+from mmcore.core.sorted_run import SEPARATOR
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.media.near.clusters import components
 from mmcore.media.near.digests import first_of_equal
 

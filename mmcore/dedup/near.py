@@ -13,7 +13,8 @@ from mmcore.core.near_index import remember
 from mmcore.core.near_limits import Limits
 from mmcore.core.nearness import NearGraph, near_graph
 from mmcore.core.shelf import Shelf
-from mmcore.core.sorted_runs import SEPARATOR, SortedRuns
+from mmcore.core.sorted_run import SEPARATOR
+from mmcore.core.sorted_runs import SortedRuns
 from mmcore.core.stage import CorpusRule, Verdict
 from mmcore.errors import ConfigError
 from mmcore.sample import Dropped, Outcome, Sample

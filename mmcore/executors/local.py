@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from mmcore.core import heap
 from mmcore.core.cancel import StopSwitch
 from mmcore.core.decoder import close_idle
 from mmcore.core.executor import ONE_CPU, ItemT, Resources, ResultT
@@ -43,6 +44,7 @@ class LocalExecutor:
                 self.stop.check()
                 yield index, function(item)
             return
+        heap.give_back_at_once()
         self._strangers = set(multiprocessing.active_children())
         with ProcessPoolExecutor(self.num_workers, _SPAWN, initializer=die_with_parent) as pool:
             try:

@@ -16,8 +16,8 @@ from mmcore.core.graph import Plan, make_plan
 from mmcore.core.lease import Holder, Lease, acquire, lease_url
 from mmcore.core.lineage import SHARD_STEP
 from mmcore.core.manifest import load_manifest
+from mmcore.core.run_log import RunLog
 from mmcore.core.runner import Event, Listener, Run, StepResult, sweep_temporaries
-from mmcore.core.runs import RunLog
 from mmcore.core.step import Artifact
 from mmcore.errors import LeaseLost, RunCancelled, StepError
 from mmcore.recipe.build import LoadedRecipe

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from mmcore.core.cancel import StopSwitch
 from mmcore.core.lease import BEAT_SECONDS, Lease
-from mmcore.core.runs import HEARTBEAT_SECONDS, RunLog
+from mmcore.core.run_log import HEARTBEAT_SECONDS, RunLog
 from mmcore.errors import LeaseLost, RunCancelled, StorageError
 from mmcore.executors.reaper import kill_below
 

@@ -133,7 +133,7 @@ class SampleIndex:
         self._database.executescript(
             # nobody else sees the file, and what is taken out leaves no trace in it
             "PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
-            "PRAGMA secure_delete=ON;" + ("" if before else _TABLES)
+            "PRAGMA secure_delete=ON; PRAGMA cache_size=-512;" + ("" if before else _TABLES)
         )
 
     def __enter__(self) -> "SampleIndex":

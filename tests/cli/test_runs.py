@@ -4,7 +4,7 @@ from pathlib import Path
 
 from command import Made, Mm
 
-from mmcore.core.runs import RunLog
+from mmcore.core.run_log import RunLog
 
 
 def test_runs_are_a_table_with_the_newest_first_and_what_failed(mm: Mm, tmp_path: Path) -> None:

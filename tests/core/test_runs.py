@@ -15,9 +15,9 @@ import pytest
 
 from mmcore import storage
 from mmcore.core.process import Process, status_of
+from mmcore.core.run_log import RunLog
 from mmcore.core.runs import (
     DEAD_AFTER_SECONDS,
-    RunLog,
     close_record,
     effective_status,
     find_run,

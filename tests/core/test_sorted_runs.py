@@ -158,7 +158,7 @@ def test_files_of_runs_are_what_their_records_say(increments: Increments) -> Non
 
 
 def test_meetings_come_in_portions(increments: Increments, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmcore.core.sorted_runs._MEETINGS_AT_ONCE", 4)
+    monkeypatch.setattr("mmcore.core.sorted_run._MEETINGS_AT_ONCE", 4)
     increments.add(list(range(100)))
     (run,) = SortedRuns(increments.shelf(), NAME).runs
     portions = list(run.meet(1, np.array([1, 2, 3], np.uint64)))

@@ -9,7 +9,7 @@ from dashboards import Opened, log_in
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from mmcore.core.runs import RunLog
+from mmcore.core.run_log import RunLog
 from mmcore.recipe.retrain import Verdict, conclude, record
 from mmcore.telemetry.prefect import PrefectApi
 

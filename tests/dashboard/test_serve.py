@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mmcore.core.runs import RunLog
+from mmcore.core.run_log import RunLog
 from mmcore.dashboard.serve import make_settings, serve
 from mmcore.errors import ConfigError
 

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from trainings import write_training
 
-from mmcore.core.runs import RunLog
+from mmcore.core.run_log import RunLog
 from mmcore.dashboard.index.build import update
 from mmcore.dashboard.index.store import SampleDatabase
 

@@ -20,7 +20,7 @@ __all__ = ["receiver"]
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 BEGIN_AND_WAIT = """
 import sys, time
-from mmcore.core.runs import RunLog
+from mmcore.core.run_log import RunLog
 flow = {"flow_run_id": sys.argv[2]} if len(sys.argv) > 2 else None
 log = RunLog(sys.argv[1], recipe="r.yaml", name="texts", executor="local", flow=flow)
 log.beat()

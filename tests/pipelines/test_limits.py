@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from prefect_server import PrefectServer
 
-from mmcore.core.runs import RunLog, cancel_request
+from mmcore.core.run_log import RunLog
+from mmcore.core.runs import cancel_request
 from mmcore.errors import StepError, StorageError
 from mmcore.operate.deployments import RetriesSection
 from mmcore.telemetry.prefect import PrefectApi

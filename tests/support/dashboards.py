@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from mmcore.core.runs import RunLog
+from mmcore.core.run_log import RunLog
 from mmcore.dashboard.index.runs import RunIndex
 
 TOKEN = "correct-horse-battery-staple"

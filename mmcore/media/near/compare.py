@@ -40,7 +40,8 @@ MAX_PITCH_ERROR = 0.004
 _PEAK_HZ = 0.5
 # Bits of 64 in which one word of two prints of a sound may differ to be looked at
 SOUND_WORD_DISTANCE = 3
-_PAIRS_AT_ONCE = 1 << 14
+# a pair of thumbnails takes 4 KiB as numbers, in several arrays
+_PAIRS_AT_ONCE = 1 << 10
 _ROWS_AT_ONCE = 1024
 
 Verdict = tuple[Flags, Floats]

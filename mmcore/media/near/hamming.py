@@ -38,7 +38,7 @@ _MAX_COMPARED = 1024
 # than can be, as a star: each with the first and the next
 _MAX_DEPTH = 2
 _MAX_COMPARED_AT_LAST = 8192
-_PAIRS_AT_ONCE = 1 << 21
+_PAIRS_AT_ONCE = 1 << 17
 # Equal hashes in such numbers are one picture, or none: a star links them all
 _MAX_EQUAL = 16
 # looking at a meeting against sorting one item, measured

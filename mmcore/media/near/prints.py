@@ -6,6 +6,7 @@ length, so that those of a corpus are one array of bytes, held in memory or mapp
 
 import base64
 import binascii
+import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ SOUND_BYTES = 64
 NUM_BINS = 256
 
 _FLOAT_BYTES = 4
-_ROWS_AT_ONCE = 1 << 14
+_ROWS_AT_ONCE = 1 << 12
 PRINT_BYTES = {
     "image": PICTURE_PRINT_BYTES,
     "video": NUM_FRAMES * HASH_BITS // 8 + _FLOAT_BYTES,
@@ -55,7 +56,9 @@ class Prints:
 
     def take(self, numbers: Any) -> Bytes:
         """Return some prints whole."""
-        return np.asarray(self.store[self.at[numbers]])
+        found = np.asarray(self.store[self.at[numbers]])
+        _let_go(self.store)
+        return found
 
     def cut(self, start: int, stop: int) -> Bytes:
         """Return these bytes of every print, [N, stop - start]."""
@@ -63,6 +66,7 @@ class Prints:
         for first in range(0, len(self), _ROWS_AT_ONCE):
             some = self.at[first : first + _ROWS_AT_ONCE]
             found[first : first + _ROWS_AT_ONCE] = self.store[some, start:stop]
+            _let_go(self.store)
         return found
 
     def words(self, num_words: int) -> Words:
@@ -73,6 +77,15 @@ class Prints:
         """Yield all prints whole, some at a time."""
         for first in range(0, len(self), _ROWS_AT_ONCE):
             yield self.take(slice(first, first + _ROWS_AT_ONCE))
+
+
+def _let_go(store: Bytes) -> None:
+    """Let the pages of a mapped file go: they count as ours as long as they are mapped."""
+    base: Any = store
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def held(prints: Bytes) -> Prints:
