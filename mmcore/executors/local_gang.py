@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from mmcore.core.cancel import StopSwitch
-from mmcore.errors import MmError, RanksLost, RunCancelled, StepError
+from mmcore.errors import RanksLost, RunCancelled, StepError
 from mmcore.executors.children import die_with_parent, free_port, kill_with_all_below
 from mmcore.executors.peers import is_of_a_lost_peer
 from mmcore.sample import Json
@@ -116,6 +116,8 @@ class _Gang:
             self._done.add(rank)
         elif kind == "failed":
             raise StepError(f"training failed on rank {rank}: {value}")
+        elif kind == "lost":
+            raise RanksLost(f"rank {rank}: {value}")
         elif kind == "lost a peer":
             self._find_lost(rank, value)
         return True
@@ -199,8 +201,11 @@ def _run_rank(
         try:
             function(config)
         except Exception as error:
-            is_lost = not isinstance(error, MmError) and is_of_a_lost_peer(error)
-            said.put(("lost a peer" if is_lost else "failed", rank, traceback.format_exc()))
+            if isinstance(error, RanksLost):
+                said.put(("lost", rank, str(error)))
+            else:
+                is_lost = is_of_a_lost_peer(error)
+                said.put(("lost a peer" if is_lost else "failed", rank, traceback.format_exc()))
             raise
     said.put(("done", rank, None))
 
