@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from mmcore.core.cancel import StopSwitch
-from mmcore.errors import RanksLost, RunCancelled, StepError
+from mmcore.errors import MmError, RanksLost, RunCancelled, StepError
 from mmcore.executors.children import die_with_parent, free_port, kill_with_all_below
 from mmcore.executors.peers import is_of_a_lost_peer
 from mmcore.sample import Json
@@ -204,8 +204,9 @@ def _run_rank(
             if isinstance(error, RanksLost):
                 said.put(("lost", rank, str(error)))
             else:
-                is_lost = is_of_a_lost_peer(error)
-                said.put(("lost a peer" if is_lost else "failed", rank, traceback.format_exc()))
+                # what is meant for people says all there is to say
+                what = str(error) if isinstance(error, MmError) else traceback.format_exc()
+                said.put(("lost a peer" if is_of_a_lost_peer(error) else "failed", rank, what))
             raise
     said.put(("done", rank, None))
 
