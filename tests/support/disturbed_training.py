@@ -141,7 +141,12 @@ class Disturbed:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"PYTHONPATH": processes.import_path(support), name: value},
+            env={
+                **os.environ,
+                "PYTHONPATH": processes.import_path(support),
+                "RAY_worker_niceness": "0",
+                name: value,
+            },
         )
         return process
 

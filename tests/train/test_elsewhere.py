@@ -18,6 +18,8 @@ FILES = ("model.safetensors", "metrics.jsonl")
 def test_a_server_that_answers_503_and_cuts_connections_changes_no_byte(
     bucket: str, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
     here = write_inputs(tmp_path / "data", coloured_samples({"train": 24, "val": 5}, side=32))
     config = replace(one_rank.CONFIG, epochs=2)
     one_rank.run(here, tmp_path / "fair", config)
