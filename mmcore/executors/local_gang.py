@@ -116,6 +116,8 @@ class _Gang:
             self._done.add(rank)
         elif kind == "failed":
             raise StepError(f"training failed on rank {rank}: {value}")
+        elif kind == "lost":
+            raise RanksLost(f"rank {rank}: {value}")
         elif kind == "lost a peer":
             self._find_lost(rank, value)
         return True
@@ -199,8 +201,12 @@ def _run_rank(
         try:
             function(config)
         except Exception as error:
-            is_lost = not isinstance(error, MmError) and is_of_a_lost_peer(error)
-            said.put(("lost a peer" if is_lost else "failed", rank, traceback.format_exc()))
+            if isinstance(error, RanksLost):
+                said.put(("lost", rank, str(error)))
+            else:
+                # what is meant for people says all there is to say
+                what = str(error) if isinstance(error, MmError) else traceback.format_exc()
+                said.put(("lost a peer" if is_of_a_lost_peer(error) else "failed", rank, what))
             raise
     said.put(("done", rank, None))
 

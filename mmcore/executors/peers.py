@@ -1,5 +1,7 @@
 """Tells a rank that lost the others from one that has itself gone wrong."""
 
+from mmcore.errors import MmError, RanksLost
+
 _WORDS = ("gloo", "nccl", "connection reset", "connection closed", "connection refused",
           "broken pipe", "socket", "timed out waiting", "process group")  # fmt: skip
 
@@ -9,6 +11,8 @@ def is_of_a_lost_peer(error: BaseException) -> bool:
 
     torch says so by types of its own, or in the words of the library below it.
     """
+    if isinstance(error, MmError):  # or what a rank cannot work without was killed or is frozen
+        return isinstance(error, RanksLost)
     if type(error).__name__.startswith("Dist") and type(error).__module__.startswith("torch"):
         return True
     said = str(error).lower()

@@ -17,6 +17,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mmcore.core.cancel import StopSwitch
 from mmcore.errors import RanksLost, RunCancelled, StepError
@@ -25,7 +26,6 @@ from mmcore.sample import Json
 
 _MAX_FAILURES = 3  # of a gang: as often Ray Train starts it again by itself
 _SILENCE_SECONDS = 15.0  # after which a rank is taken for frozen
-_COLLECTIVE_SECONDS = 60  # after which a rank takes the others for lost
 _STOP_SECONDS = 8.0  # for ranks that were told to stop to write a checkpoint
 _LOOK_SECONDS = 0.25  # between two looks whether the run is to stop
 _CANCEL_SECONDS = 5.0
@@ -47,7 +47,10 @@ def run_gang(
 
     `leave` ends the connection: what is left of a gang that is to stop ends with it.
     """
-    reports, orders = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
+    # on this host: one that vanishes takes no report with it
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor_options = {"num_cpus": 0, "scheduling_strategy": here}
+    reports, orders = (Queue(actor_options=actor_options) for _ in range(2))
     scratch = tempfile.mkdtemp(prefix="mm-ray-train-")
     loop_config = {"function": function, "config": dict(config), "reports": reports,
                    "orders": orders}  # fmt: skip
@@ -87,11 +90,13 @@ def run_gang(
 def _make_trainer(loop_config: dict[str, Any], *, num_ranks: int, scratch: str) -> Any:
     # Ray Train takes seconds to load, and data work does without
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
     from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
     from ray.train.v2._internal.callbacks.placement_group_callback import (
         PlacementGroupCleanerCallback,
     )
+
+    from mmcore.executors.ray_meeting import MeetingConfig
 
     # a process of seconds to start as well; a run that is preempted goes on from its commits
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -117,14 +122,13 @@ def _make_trainer(loop_config: dict[str, Any], *, num_ranks: int, scratch: str) 
     return Trainer(
         _run_rank,
         train_loop_config=loop_config,
-        torch_config=TorchConfig(
-            backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_SECONDS
-        ),
+        torch_config=MeetingConfig(),
         scaling_config=ScalingConfig(num_workers=num_ranks, use_gpu=use_gpu),
         run_config=RunConfig(
             name="gang",
             storage_path=scratch,
-            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+            # without room, after a minute: else it would wait for a host that is gone for ever
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES, controller_failure_limit=0),
         ),
     )
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from tokenizers import Tokenizer
 
 import mmcore.errors
-from mmcore.errors import MmError, StepError
+from mmcore.errors import MmError, RanksLost, StepError
 from mmcore.load.cache import Group, ShardCache
 from mmcore.load.decode import DecodeConfig, Decoder
 from mmcore.load.reading import Wanted
@@ -32,6 +32,11 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 _CLOSE_SECONDS = 2.0
+_LOOK_SECONDS = 2.0
+_MAX_SILENT_LOOKS = 7
+"""A reader that says nothing, though it is asked as often, is frozen: found within 30 s."""
+_MAX_SILENT_LOOKS_AT_START = 60
+_HEARD_AT_ONCE = 1 << 16
 
 Arrays = Mapping[str, Array]
 
@@ -139,7 +144,8 @@ class ReaderProcess:
         )
         theirs.close()
         self._socket = ours
-        self._lines = ours.makefile("rb")
+        self._heard = b""
+        self._has_spoken = False
         self._num_asked = 0
         self._num_dropped = 0
         told = {
@@ -188,7 +194,6 @@ class ReaderProcess:
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
-        self._lines.close()
         self._socket.close()
         self._ring.close()
         try:
@@ -202,21 +207,52 @@ class ReaderProcess:
         self._num_dropped -= 1
 
     def _answer(self) -> dict[str, Any]:
-        try:
-            line = self._lines.readline()
-        except ConnectionError:
-            line = b""
-        if not line.endswith(b"\n"):
-            raise self._dead()
+        while "slot" not in (answer := json.loads(self._line())):
+            pass  # it has said that it is there
         self._num_asked -= 1
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return dict(answer)
+
+    def _line(self) -> bytes:
+        num_silent = 0
+        while b"\n" not in self._heard:
+            self._socket.settimeout(_LOOK_SECONDS)
+            try:
+                data = self._socket.recv(_HEARD_AT_ONCE)
+            except TimeoutError:
+                # looks and not seconds: this process may have stood still itself
+                num_silent += 1
+                most = _MAX_SILENT_LOOKS if self._has_spoken else _MAX_SILENT_LOOKS_AT_START
+                if num_silent > most:
+                    raise self._frozen() from None
+                self._send({"groups": (), "is_there": True})
+                continue
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise self._dead()
+            num_silent, self._has_spoken = 0, True
+            self._heard += data
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
 
     def _send(self, message: dict[str, Any]) -> None:
+        # it always listens, and takes what is sent at once, but while it starts
+        looks = _MAX_SILENT_LOOKS if self._has_spoken else _MAX_SILENT_LOOKS_AT_START
+        self._socket.settimeout(looks * _LOOK_SECONDS)
         try:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
+        except TimeoutError:
+            raise self._frozen() from None
         except ConnectionError as error:
             raise self._dead() from error
+
+    def _frozen(self) -> RanksLost:
+        self._process.kill()
+        return RanksLost(
+            f"the reader process {self._process.pid} of this rank has been silent for "
+            f"{_MAX_SILENT_LOOKS * _LOOK_SECONDS:g} s: it is frozen, or the machine has no time "
+            "for it. Run the same command again."
+        )
 
     def _dead(self) -> StepError:
         try:
@@ -227,7 +263,9 @@ class ReaderProcess:
         if code < 0:
             with contextlib.suppress(ValueError):
                 how = signal.Signals(-code).name
-        return StepError(
+        # one that was killed may live when it is started again; one that ended by itself would not
+        error = RanksLost if code < 0 else StepError
+        return error(
             f"the reader process {self._process.pid} of this rank died ({how}): it was killed, or "
             "the machine ran out of memory. Run the same command again; with less memory, lower "
             "loader.max_cache_bytes or loader.num_slots, or read in the trainer with "

@@ -33,10 +33,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which then lets go
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     lines = socket.socket(fileno=control).makefile("rwb")
+    say = _Voice(lines)
     memory = mmap.mmap(ring, 0)
     decoder = _decoder(json.loads(lines.readline()))
     asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(lines, asked, decoder.reader), daemon=True).start()
+    threading.Thread(target=_listen, args=(lines, asked, decoder.reader, say), daemon=True).start()
     while True:
         question = asked.get()
         answer: dict[str, Any] = {"slot": question["slot"]}
@@ -47,9 +48,21 @@ def main() -> None:
             answer["placed"] = arena.placed
         except (MmError, MemoryError, OSError) as error:
             answer["error"] = [type(error).__name__, str(error)]
+        say(answer)
+
+
+class _Voice:
+    """Says one line after the other, from whichever thread."""
+
+    def __init__(self, lines: Any) -> None:
+        self._lines = lines
+        self._lock = threading.Lock()
+
+    def __call__(self, message: dict[str, Any]) -> None:
         try:
-            lines.write(json.dumps(answer).encode() + b"\n")
-            lines.flush()
+            with self._lock:
+                self._lines.write(json.dumps(message).encode() + b"\n")
+                self._lines.flush()
         except ConnectionError:  # the trainer is gone
             os._exit(0)
 
@@ -61,7 +74,9 @@ def _decoder(told: dict[str, Any]) -> Decoder:
     return Decoder(config, tokenizer, SampleReader(cache), told["num_threads"])
 
 
-def _listen(lines: Any, asked: "queue.SimpleQueue[dict[str, Any]]", reader: SampleReader) -> None:
+def _listen(
+    lines: Any, asked: "queue.SimpleQueue[dict[str, Any]]", reader: SampleReader, say: _Voice
+) -> None:
     """Take questions while batches are made: what they will need is fetched meanwhile."""
     # a trainer may end with answers unread, which resets the connection
     with contextlib.suppress(ConnectionError):
@@ -70,6 +85,8 @@ def _listen(lines: Any, asked: "queue.SimpleQueue[dict[str, Any]]", reader: Samp
             reader.learn([Group.from_json(one) for one in question["groups"]])
             if "slot" in question:
                 asked.put(question)
+            if "is_there" in question:
+                say({"is_there": True})
     os._exit(0)
 
 

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,8 @@ from shards import Stored, coloured_samples, write_inputs
 
 from mmcore.core.loader import Batch
 from mmcore.core.step import Inputs
-from mmcore.errors import IntegrityError, StepError
+from mmcore.errors import IntegrityError, RanksLost, StepError
+from mmcore.load import reader as reader_module
 from mmcore.load.batches import MultimodalLoader, OpenMultimodal
 from mmcore.load.reader import ReaderProcess
 
@@ -137,6 +139,24 @@ def test_a_reader_that_is_killed_is_an_error_by_name_at_once(dataset: OpenMultim
     with pytest.raises(StepError, match=rf"reader process {pid} of this rank died \(SIGKILL\)"):
         list(batches)
     assert time.monotonic() - started < 10
+
+
+def test_a_reader_that_is_frozen_is_found_and_ended_and_one_that_is_slow_is_waited_for(
+    dataset: OpenMultimodal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next(stream(dataset))
+    monkeypatch.setattr(reader_module, "_LOOK_SECONDS", 0.2)
+    pid = dataset.reader_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.7, os.kill, (pid, signal.SIGCONT)).start()
+    # more than it has read ahead
+    assert [len(list(stream(dataset, epoch=epoch))) for epoch in range(4)] == [5] * 4
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(RanksLost, match=rf"reader process {pid} of this rank has been silent"):
+        [list(stream(dataset, epoch=epoch)) for epoch in range(4, 8)]
+    dataset.close()
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_what_it_cannot_read_is_the_same_error_as_in_the_trainer(tmp_path: Path) -> None:

@@ -1,11 +1,17 @@
 """Trainings over real ranks, disturbed or not, and what they left."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import processes
 import torch
+import training_driver
 from disturbing_loader import Disturbance, DisturbingLoader
 from safetensors.torch import load_file
 from tiny_models import TINY_AUDIO, TINY_TEXT
@@ -52,9 +58,11 @@ class Disturbed:
     inputs: Inputs
     model: ModelConfig
     config: TrainConfig = CONFIG
+    pause: float = 0.0
+    """Seconds before each batch."""
 
     def __post_init__(self) -> None:
-        (self.directory / "notes").mkdir(parents=True)
+        (self.directory / "notes").mkdir(parents=True, exist_ok=True)
         self.said: list[Progress] = []
         self.output = self.directory / "steps" / "train"
 
@@ -63,6 +71,7 @@ class Disturbed:
             inner=MultimodalLoader(image_side=32, num_mels=8, max_tokens=8),
             directory=str(self.directory / "notes"),
             disturbances=tuple(disturbances),
+            pause=self.pause,
         )
 
     def run(
@@ -96,6 +105,50 @@ class Disturbed:
             except RunCancelled:
                 continue
         raise AssertionError("it was stopped more often than it was started")
+
+    @property
+    def mark(self) -> str:
+        """What all processes of a driver of its own have in their environment."""
+        return f"MM_TEST_TRAINING={self.directory}"
+
+    def start(
+        self,
+        disturbances: Sequence[Disturbance] = (),
+        *,
+        executor: str = "local",
+        num_ranks: int = 2,
+        min_ranks: int = 0,
+        start: Callable[..., Any] = subprocess.Popen,
+    ) -> "subprocess.Popen[str]":
+        """Begin in a process of its own, which says line by line what it does."""
+        told = {
+            "directory": str(self.directory),
+            "executor": executor,
+            "num_ranks": num_ranks,
+            "min_ranks": min_ranks,
+            "epochs": self.config.epochs,
+            "pause": self.pause,
+            "disturbances": [asdict(one) for one in disturbances],
+            "inputs": {
+                name: [one.url, [asdict(file) for file in one.manifest.files]]
+                for name, one in self.inputs.artifacts.items()
+            },
+        }
+        support = str(Path(training_driver.__file__).parent)
+        name, _, value = self.mark.partition("=")
+        process: subprocess.Popen[str] = start(
+            [sys.executable, training_driver.__file__, json.dumps(told)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": processes.import_path(support),
+                "RAY_worker_niceness": "0",
+                name: value,
+            },
+        )
+        return process
 
     @property
     def messages(self) -> list[str]:

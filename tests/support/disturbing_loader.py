@@ -1,8 +1,9 @@
-"""A loader that kills, freezes or stops ranks at given steps, and notes what each rank reads."""
+"""A loader that kills, freezes or stops processes at given steps, and notes what each rank reads."""
 
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,20 @@ from mmcore.core.step import Inputs
 from mmcore.load.batches import MultimodalLoader
 from mmcore.sample import Json
 
+RANK, READER, PARENT, DRIVER = "rank", "reader", "parent", "driver"
 KILL, FREEZE, STOP = int(signal.SIGKILL), int(signal.SIGSTOP), int(signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """A signal that a rank sends itself, once, before it reads the batch of a step."""
+    """A signal that a rank sends, once, before it trains on the batch of a step."""
 
     step: int
     rank: int
     signal: int = KILL
+    victim: str = RANK
+    """Itself, its reader process, its parent (the driver, or the raylet of Ray), or the driver,
+    whose number is in the file `driver`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,8 @@ class DisturbingLoader:
     directory: str
     """Where it notes what was read, and which disturbances there have been."""
     disturbances: tuple[Disturbance, ...] = ()
+    pause: float = 0.0
+    """Seconds before each batch."""
 
     def identity(self) -> Mapping[str, Json]:
         return self.inner.identity()
@@ -62,7 +69,7 @@ class DisturbingLoader:
 
 class _Open:
     def __init__(self, inner: OpenLoader, loader: DisturbingLoader) -> None:
-        self._inner = inner
+        self._inner: Any = inner
         self._loader = loader
 
     def __getattr__(self, name: str) -> Any:
@@ -79,7 +86,16 @@ class _Open:
                 mark = directory / f"disturbed-{number}"
                 if (one.step, one.rank) == (step, rank) and not mark.exists():
                     mark.touch()
-                    os.kill(os.getpid(), one.signal)
+                    os.kill(self._pid_of(one.victim), one.signal)
             (directory / f"read-{step}-{rank}-{num_ranks}.json").write_text(json.dumps(batch.keys))
+            time.sleep(self._loader.pause)
             yield batch
             step += 1
+
+    def _pid_of(self, victim: str) -> int:
+        if victim == READER:
+            assert self._inner.reader_pid is not None
+            return self._inner.reader_pid
+        if victim == DRIVER:
+            return int(Path(self._loader.directory, "driver").read_text())
+        return os.getppid() if victim == PARENT else os.getpid()

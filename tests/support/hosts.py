@@ -19,7 +19,7 @@ import processes
 import pytest
 
 _HEAD_PORT = 6379
-_NODE = {"dashboard-agent-listen-port": 52365, "object-store-memory": 80 * 2**20, "num-cpus": 1}
+_NODE = {"dashboard-agent-listen-port": 52365, "object-store-memory": 80 * 2**20}
 
 
 @dataclass
@@ -29,6 +29,8 @@ class Hosts:
     names: Sequence[str]
     environment: Mapping[str, str]
     directory: Path
+    num_cpus: int = 1
+    """Of each host."""
     nodes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @staticmethod
@@ -36,16 +38,26 @@ class Hosts:
         return f"10.77.0.{number + 1}"
 
     def start(
-        self, number: int, command: Sequence[str], **options: object
+        self,
+        number: int,
+        command: Sequence[str],
+        *,
+        variables: Mapping[str, str] = {},
+        **options: object,
     ) -> subprocess.Popen[bytes]:
         """Start a program on a host, whose address it finds in MM_TEST_HOST."""
         inside = ["ip", "netns", "exec", self.names[number], *command]
-        environment = os.environ | self.environment | {"MM_TEST_HOST": self.address(number)}
+        environment = {
+            **os.environ,
+            **variables,
+            **self.environment,
+            "MM_TEST_HOST": self.address(number),
+        }
         return subprocess.Popen(inside, env=environment, start_new_session=True, **options)  # type: ignore[call-overload,no-any-return]
 
     def start_node(self, number: int) -> None:
         """Start the Ray node of a host, and wait until it belongs to the cluster."""
-        options = _NODE | {"node-ip-address": self.address(number)}
+        options = _NODE | {"num-cpus": self.num_cpus, "node-ip-address": self.address(number)}
         if number == 0:
             options |= {
                 "port": _HEAD_PORT,
@@ -94,7 +106,7 @@ class Hosts:
 
 
 @contextmanager
-def ray_hosts(directory: Path, *, num_hosts: int) -> Iterator[Hosts]:
+def ray_hosts(directory: Path, *, num_hosts: int, num_cpus: int = 1) -> Iterator[Hosts]:
     """Yield hosts whose Ray nodes are one cluster; skip where namespaces cannot be made."""
     mark = f"mm{os.getpid() % 100_000}"
     switch, names = f"{mark}sw", [f"{mark}h{number}" for number in range(num_hosts)]
@@ -108,12 +120,15 @@ def ray_hosts(directory: Path, *, num_hosts: int) -> Iterator[Hosts]:
         # a host that is gone is told from a slow one in seconds, not in half a minute
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_failure_threshold": "3",
+        # the nodes are all of this test; else their work waits for everybody else's
+        "RAY_worker_niceness": "0",
+        # and one that does not come back is given up soon
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
         "RAY_ADDRESS": f"{Hosts.address(0)}:{_HEAD_PORT}",
         "RAY_TMPDIR": tempfile.mkdtemp(prefix="mmray-", dir="/tmp"),  # sockets have short names
-        "GLOO_SOCKET_IFNAME": "eth0",
         "MM_TEST_HOSTS": mark,
     }
-    hosts = Hosts(names, environment, directory)
+    hosts = Hosts(names, environment, directory, num_cpus)
     try:
         _connect(switch, names)
         for number in range(num_hosts):

@@ -58,17 +58,24 @@ def coloured_samples(num_per_split: Mapping[str, int], *, side: int = 16) -> lis
 
 
 def write_dataset(
-    directory: Path, samples: Sequence[Stored], *, samples_per_shard: int = 5
+    directory: Path, samples: Sequence[Stored], *, samples_per_shard: int | Sequence[int] = 5
 ) -> Artifact:
-    """Write shards and the table of a dataset; return it as a step's artifact."""
+    """Write shards and the table of a dataset; return it as a step's artifact.
+
+    `samples_per_shard`: of all shards, or of each one.
+    """
     rows = []
     splits = sorted({sample.split for sample in samples})
     for split in splits:
         of_split = [sample for sample in samples if sample.split == split]
-        for number, first in enumerate(range(0, len(of_split), samples_per_shard)):
+        sizes = samples_per_shard
+        if isinstance(sizes, int):
+            sizes = [sizes] * -(-len(of_split) // sizes)
+        for number, size in enumerate(sizes):
             shard = f"{split}/{split}-{number:06d}.tar"
             (directory / split).mkdir(parents=True, exist_ok=True)
-            rows += _write_shard(directory, shard, of_split[first : first + samples_per_shard])
+            rows += _write_shard(directory, shard, of_split[:size])
+            of_split = of_split[size:]
     table = directory / "manifest.parquet"
     pq.write_table(pa.Table.from_pylist(rows), table)
     data = table.read_bytes()
@@ -93,11 +100,13 @@ def write_tokenizer(directory: Path, captions: Sequence[str]) -> Artifact:
     return artifact_of("tokenizer", directory)
 
 
-def write_inputs(directory: Path, samples: Sequence[Stored]) -> Inputs:
+def write_inputs(
+    directory: Path, samples: Sequence[Stored], *, samples_per_shard: int | Sequence[int] = 5
+) -> Inputs:
     """Write a dataset and a tokenizer of its training captions; return both as inputs."""
     captions = [s.parts["txt"].decode() for s in samples if s.split == "train" and "txt" in s.parts]
     artifacts = {
-        "shard": write_dataset(directory / "dataset", samples),
+        "shard": write_dataset(directory / "dataset", samples, samples_per_shard=samples_per_shard),
         "tokenizer": write_tokenizer(directory / "tokenizer", captions or ["nothing"]),
     }
     return Inputs(artifacts, {name: artifact.url for name, artifact in artifacts.items()})

@@ -19,6 +19,7 @@ from mmcore.models.multimodal import ModelOutput
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
 from mmcore.train.deepspeed_config import deepspeed_config
+from mmcore.train.engines.meeting import join_ranks
 from mmcore.train.engines.optimizers import build_optimizer
 from mmcore.train.engines.precision import autocast
 from mmcore.train.engines.state import ReadSlice, TrainingState
@@ -52,9 +53,7 @@ class DeepSpeedEngine:
             torch.cuda.set_device(self._device)
         self._has_started_group = not dist.is_initialized()
         if self._has_started_group:
-            dist.init_process_group(
-                backend, rank=world.rank, world_size=world.num_ranks, timeout=_PATIENCE
-            )
+            join_ranks(backend, world, patience=_PATIENCE)
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
         # without ZeRO DeepSpeed shortens gradients tensor by tensor, and tells no norm
         self._clips_here = config.zero_stage == 0 and config.precision in ("fp32", "bf16_autocast")

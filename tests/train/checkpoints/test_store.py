@@ -191,10 +191,11 @@ def test_a_bad_setting_is_refused(fields: dict[str, int], said: str) -> None:
         CheckpointConfig(**fields)  # type: ignore[arg-type]
 
 
-def killed_at_each(call: str, directory: Path) -> list[Path]:
+def killed_at_each(call: str, directory: Path, *, rank: int = 0, num_ranks: int = 1) -> list[Path]:
     """Write a third checkpoint again and again, killed at the first, second, ... call."""
     support = str(Path(checkpoint_killer.__file__).parent)
-    command = [sys.executable, checkpoint_killer.__file__, call, str(directory)]
+    ranks = [str(rank), str(num_ranks)]
+    command = [sys.executable, checkpoint_killer.__file__, call, str(directory), *ranks]
     environment = {**os.environ, "PYTHONPATH": import_path(support), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return [Path(line) for line in done.stdout.split()]
@@ -216,5 +217,24 @@ def test_killed_at_any_call_there_is_a_whole_checkpoint_or_none(
         assert before[0] in ("step-00000020.1", "step-00000030.2")
         write_steps(directory, 40, num_ranks=1)
         assert names(directory) == ["step-00000040.3", before[0]]
+        remaining = [file.name for file in (directory / "checkpoints").rglob(".tmp-*")]
+        assert remaining == []
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize(("call", "at_least"), [("write", 2), ("fsync", 4), ("rename", 2)])
+def test_the_second_rank_is_killed_at_any_call_and_what_it_did_not_finish_is_not_committed(
+    call: str, at_least: int, tmp_path: Path
+) -> None:
+    left = killed_at_each(call, tmp_path, rank=1, num_ranks=2)
+    assert len(left) >= at_least
+    for directory in left:
+        found = store_in(directory).committed()[0]
+        assert all(Checkpoint(one).problems() == [] for one in found), directory
+        written = directory / "checkpoints/step-00000030.2/rank-00001.json"
+        newest_name = "step-00000030.2" if written.exists() else "step-00000020.1"
+        assert found[0].id.name == newest_name
+        write_steps(directory, 40)
+        assert names(directory) == ["step-00000040.3", newest_name]
         remaining = [file.name for file in (directory / "checkpoints").rglob(".tmp-*")]
         assert remaining == []
