@@ -13,7 +13,9 @@ from processes import import_path
 SAMPLES_PER_TABLE = 64
 FEW, MANY = 4, 80
 """Tables: as many tasks as are under way at a time, and twenty times as many."""
-MOST = 1.08
+MOST = {"driver": 1.105, "worker": 1.04}
+"""Of the driver more: it gathers up to 8,192 rows for a group of the dataset's table, and the
+smallest corpus has 256."""
 RECIPE = """\
 name: captions
 source: {{path: {corpus}, layout: {{use: table, columns: {{key: id, caption: text}}}}}}
@@ -45,10 +47,11 @@ def peaks(directory: Path, num_tables: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
 def test_twenty_times_the_corpus_makes_neither_the_driver_nor_a_worker_larger(
     tmp_path: Path,
 ) -> None:
     few, many = peaks(tmp_path / "few", FEW), peaks(tmp_path / "many", MANY)
     ratios = {name: many[name] / few[name] for name in few}
-    assert max(ratios.values()) <= MOST, f"{ratios}: {few} has become {many}"
+    assert all(ratios[name] <= MOST[name] for name in MOST), f"{few} has become {many}: {ratios}"
