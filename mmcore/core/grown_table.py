@@ -131,15 +131,18 @@ def _in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
             whole = pa.concat_tables(waiting)
             waiting = [whole.slice(ROWS_PER_GROUP)]
             num_rows -= ROWS_PER_GROUP
-            whole = whole.slice(0, ROWS_PER_GROUP)
-            yield whole
+            group = [whole.slice(0, ROWS_PER_GROUP)]
             del whole
+            yield _without_seams(group)
     if num_rows:
-        yield _combined(waiting)
+        yield _without_seams(waiting)
 
 
-def _combined(waiting: list[pa.Table]) -> pa.Table:
-    """Return tables as one without seams, and empty the list: a column at a time is there twice."""
+def _without_seams(waiting: list[pa.Table]) -> pa.Table:
+    """Return tables as one, and empty the list: a column at a time is in memory twice.
+
+    Where one ended would else show in what is written.
+    """
     whole = pa.concat_tables(waiting)
     waiting.clear()
     schema, columns = whole.schema, []

@@ -95,3 +95,23 @@ def test_what_fails_while_rows_are_made_leaves_no_table(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no more"):
         write_grown(str(tmp_path), "0.parquet", failing(), SCHEMA)
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_give_the_same_bytes_however_they_came_in_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grown_table, "ROWS_PER_GROUP", 8192)
+    # so many bytes that a column has several pages, which end where enough rows have come
+    schema = pa.schema([("key", pa.string())])
+    keys = [sha256_hex(str(number).encode()) * 8 for number in range(10_000)]
+    whole = pa.table({"key": keys}, schema=schema)
+    digests = [
+        write_grown(
+            str(tmp_path),
+            f"{size}.parquet",
+            (whole.slice(start, size) for start in range(0, len(whole), size)),
+            schema,
+        ).sha256
+        for size in (10_000, 512, 300)
+    ]
+    assert len(set(digests)) == 1
