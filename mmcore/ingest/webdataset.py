@@ -101,11 +101,12 @@ class WebdatasetLayout(DescribedLayout, ContainerLayout):
             broken = None
         for number, (stem, group) in enumerate(groups.items()):
             refusal = in_hand.begin(f"{tar.path}#samples", number)
+            if refusal is not None and refusal.is_last:
+                rest = container_sample(raw, at=stem)
+                yield Quarantined(rest, refusal.reason, refusal.detail)
+                return
             if refusal is not None:
                 group.problem = (refusal.reason, refusal.detail)
-            if refusal is not None and refusal.is_last:
-                yield Quarantined(container_sample(raw, at=stem), *group.problem)
-                return
             yield self._outcome(tar, stem, group)
         if broken is not None:
             sample = container_sample(raw, at=str(broken.offset))
