@@ -19,7 +19,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from mmcore.core import decoder_process as child
 from mmcore.core import decoder_wire as wire
@@ -30,7 +30,7 @@ from mmcore.sample import Json, Outcome, Quarantined, Sample
 
 Decode = child.Decode
 
-_MAX_KILLED = 3
+MAX_KILLED = 3
 _CLOSE_SECONDS = 2.0
 _ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",
@@ -38,6 +38,12 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+class Buildable(Protocol):
+    """What travels to the decoder process and is built there."""
+
+    def build(self, entering: Callable[[str], None]) -> Callable[[Json], Any]: ...
 
 
 class Chain(Protocol):
@@ -65,11 +71,11 @@ class Decoder:
         """Return whether it can be asked for anything."""
         return self._nursery.poll() is None
 
-    def build(self, chains: Sequence[Chain]) -> None:
+    def build(self, chains: Sequence[Buildable]) -> None:
         """Make it ready for some chains, if it is not; raise what building them raises."""
         pickled = pickle.dumps(tuple(chains))
         if pickled != self._built:
-            self._let_go()
+            self.let_go()
             self._build(pickled)
 
     def outcomes(
@@ -94,7 +100,7 @@ class Decoder:
             if suspect is not None:
                 # up to it as before; then it alone, in a process that has seen nothing else
                 stop = at + 1 if suspect == at else min(stop, suspect)
-            hand = self._ready(limits, is_new=suspect == at)
+            hand = self.ready(limits, is_new=suspect == at)
             is_certain = hand.is_untouched
             try:
                 for outcome in hand.outcomes(chain, samples[first:stop], along):
@@ -104,11 +110,12 @@ class Decoder:
             except Died as death:
                 number = max(at, first + death.number)
                 sample = samples[number]
-                found = death.verdict(self._end(), sample, limits)
+                seconds = f"{limits.seconds_for(sample):.4g} s"
+                found = death.verdict(self.end(), seconds, limits)
                 if found is None:
                     num_killed[number] += 1
-                    if num_killed[number] == _MAX_KILLED:
-                        raise _killed() from None
+                    if num_killed[number] == MAX_KILLED:
+                        raise killed() from None
                 is_certain = is_certain and number == first
                 if found is not None and (is_certain or found[0] == TIMEOUT):
                     verdicts[number] = (death.rule, Quarantined(sample, *found))
@@ -116,7 +123,7 @@ class Decoder:
                 else:
                     suspect = number
             except BaseException:
-                self._let_go()
+                self.let_go()
                 raise
 
     def close(self) -> None:
@@ -146,8 +153,8 @@ class Decoder:
     def _restart(self) -> None:
         """Take another nursery for one that somebody has killed, a bounded number of times."""
         self._num_restarts += 1
-        if self._num_restarts == _MAX_KILLED:
-            raise _killed()
+        if self._num_restarts == MAX_KILLED:
+            raise killed()
         self.close()
         self._start()
         self._build(self._built)
@@ -160,16 +167,18 @@ class Decoder:
             wire.send(self._control, None, [pickled])
             said, _ = wire.receive(self._control, _ignore)
         except (wire.ChannelClosed, BrokenPipeError, ConnectionResetError):
-            raise _killed() from None
+            raise killed() from None
         if said is not None:
             raise raised(said)
         self._built = pickled
 
-    def _ready(self, limits: DecoderLimits, *, is_new: bool) -> Hand:
-        """Return the process that decodes; another one where that has become too large."""
+    def ready(self, limits: DecoderLimits, *, is_new: bool) -> Hand:
+        """Return the process that decodes; another one where that has become too large, or where
+        a new one is wanted.
+        """
         hand = self._hand
         if hand is not None and (is_new or hand.limits != limits or hand.has_grown):
-            self._let_go()
+            self.let_go()
         while self._hand is None:
             try:
                 self._hand = self._forked(limits)
@@ -195,11 +204,12 @@ class Decoder:
         hand.confine()
         return hand
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """End what decodes; another one will be there when it is wanted."""
         if self._hand is not None:
-            self._end()
+            self.end()
 
-    def _end(self) -> int:
+    def end(self) -> int:
         """Kill what decodes, if it still does, and return how it ended."""
         hand, self._hand = self._hand, None
         assert hand is not None, "there is one"
@@ -219,7 +229,7 @@ _owner = os.getpid()
 
 
 @contextlib.contextmanager
-def borrowed(chains: Sequence[Chain]) -> Iterator[Decoder]:
+def borrowed(chains: Sequence[Buildable]) -> Iterator[Decoder]:
     """Give a decoder process of this process that is ready for some chains.
 
     It is kept for the next borrower: starting one and importing the stages takes half a second.
@@ -256,9 +266,10 @@ def close_idle() -> None:
 atexit.register(close_idle)
 
 
-def _killed() -> StepError:
+def killed() -> StepError:
+    """Return the error for a process that somebody ends again and again."""
     return StepError(
-        f"the decoder process was killed {_MAX_KILLED} times: by somebody, or because the machine "
+        f"the decoder process was killed {MAX_KILLED} times: by somebody, or because the machine "
         "runs out of memory. Run again with fewer --workers; finished tasks are kept."
     )
 

@@ -6,13 +6,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from mmcore import errors
 from mmcore.core import decoder_process as child
 from mmcore.core import decoder_wire as wire
 from mmcore.core.decoder_limits import DIED, OUT_OF_MEMORY, TIMEOUT, DecoderLimits
+from mmcore.core.in_hand import Refusal
 from mmcore.core.process import status_of
 from mmcore.errors import AccountingError, MmError, StepError
 from mmcore.sample import Json, Outcome, Sample
@@ -21,22 +22,29 @@ _LOOK_SECONDS = 0.25
 _WALL_FACTOR, _WALL_SECONDS = 3.0, 30.0  # a machine that swaps is no reason to refuse a sample
 _MAX_GROWTH_BYTES = 256 * 2**20
 
+Answer = tuple[memoryview, memoryview]
+"""The head and the body of what was found."""
+
 
 class Died(Exception):
-    """The process is dead, or as good as dead, and which sample and stage it was at."""
+    """The process is dead, or as good as dead, and which sample and stage it was at.
 
-    def __init__(self, number: int, rule: str, *, was_slow: bool) -> None:
-        super().__init__(number, rule)
-        self.number = number
-        self.rule = rule
+    Where it answers questions: which question, and which record of which place.
+    """
+
+    def __init__(self, at: "_At", *, was_slow: bool) -> None:
+        super().__init__(at)
+        self.number = at.number
+        self.rule = at.rule
+        self.record = at.record
         self.was_slow = was_slow
 
     def verdict(
-        self, exit_code: int, sample: Sample, limits: DecoderLimits
+        self, exit_code: int, seconds: str, limits: DecoderLimits
     ) -> tuple[str, str] | None:
         """Return the reason and its detail, equal in every run; None where it was killed."""
         if self.was_slow or exit_code == -signal.SIGPROF:
-            return TIMEOUT, f"took more than {limits.seconds_for(sample):.4g} s"
+            return TIMEOUT, f"took more than {seconds}"
         if exit_code == child.OUT_OF_MEMORY:
             return OUT_OF_MEMORY, f"needs more than {limits.memory_mb} MB"
         if exit_code == -signal.SIGKILL:
@@ -77,7 +85,7 @@ class Hand:
         """Yield what becomes of every sample; Died when that cannot be known."""
         seconds = [self.limits.seconds_for(sample) for sample in samples]
         self.is_untouched = False
-        watch = _Watch(seconds, self._at)
+        watch = _Watch(lambda number: seconds[max(number, 0)], self._at)
         expected = iter(samples)
         try:
             items, parts = wire.pack_samples(samples)
@@ -101,10 +109,51 @@ class Hand:
                     yield rule, outcome
                 is_last = bool(header.get("is_last"))
         except (wire.ChannelClosed, _TooSlow) as error:
-            number, rule = self._at()
-            raise Died(number, rule, was_slow=isinstance(error, _TooSlow)) from None
+            raise Died(self._at(), was_slow=isinstance(error, _TooSlow)) from None
         if next(expected, None) is not None:
             raise AccountingError("the decoder process left samples out")
+
+    def answers(
+        self,
+        reading: int,
+        questions: Sequence[Json],
+        first: int,
+        refused: Mapping[tuple[str, int], Refusal],
+    ) -> Iterator[tuple[int, Answer | None]]:
+        """Yield every answer with the number of its question, of which one is the `first`; None
+        where there are no more because one is refused. Died when that cannot be known.
+        """
+        self.is_untouched = False
+        watch = _Watch(lambda _: self.limits.seconds, self._at)
+        asked = {
+            "reading": reading,
+            "questions": list(questions),
+            "first": first,
+            "seconds": self.limits.seconds,
+            "seconds_per_mb": self.limits.seconds_per_mb,
+            "refused": [
+                (*key, one.reason, one.detail, one.is_last) for key, one in refused.items()
+            ],
+        }
+        try:
+            self._end.settimeout(None)
+            wire.send(self._end, asked)
+            self._end.settimeout(_LOOK_SECONDS)
+            at, is_last = first, False
+            while not is_last:
+                header, data = wire.receive(self._end, watch.look)
+                if "error" in header:
+                    raise raised(header["error"])
+                for number, num_head, num_body in header["answers"]:
+                    if not at <= number < first + len(questions):
+                        raise AccountingError(f"nobody asked the decoder process for {number!r}")
+                    at = number
+                    end = num_head + num_body
+                    yield number, (data[:num_head], data[num_head:end]) if num_head else None
+                    data = data[end:]
+                is_last = bool(header.get("is_last"))
+        except (wire.ChannelClosed, _TooSlow) as error:
+            raise Died(self._at(), was_slow=isinstance(error, _TooSlow)) from None
 
     def close(self) -> None:
         """Kill it; the nursery has not waited for it, so the number is still its own."""
@@ -113,9 +162,18 @@ class Hand:
                 os.kill(self.pid, signal.SIGKILL)
         self._end.close()
 
-    def _at(self) -> tuple[int, str]:
-        number, rule = child.PROGRESS.unpack_from(self._progress)
-        return number, rule.rstrip(b"\0").decode("ascii", "replace")
+    def _at(self) -> "_At":
+        number, record, num_ticks, rule = child.PROGRESS.unpack_from(self._progress)
+        return _At(number, record, num_ticks, rule.rstrip(b"\0").decode("ascii", "replace"))
+
+
+class _At(NamedTuple):
+    """What the process has in hand."""
+
+    number: int
+    record: int
+    num_ticks: int
+    rule: str
 
 
 class _TooSlow(Exception):
@@ -125,18 +183,18 @@ class _TooSlow(Exception):
 class _Watch:
     """Sees that a sample is not worked on for ever: one that waits uses no processor."""
 
-    def __init__(self, seconds: Sequence[float], at: Callable[[], tuple[int, str]]) -> None:
+    def __init__(self, seconds: Callable[[int], float], at: Callable[[], _At]) -> None:
         self._seconds = seconds
         self._at = at
-        self._number = child.IDLE
+        self._known: tuple[int, int, int] | None = None
         self._since = time.monotonic()
 
     def look(self) -> None:
-        number, _ = self._at()
+        at = self._at()
         now = time.monotonic()
-        if number != self._number:
-            self._number, self._since = number, now
-        allowed = _WALL_FACTOR * self._seconds[max(number, 0)] + _WALL_SECONDS
+        if at[:3] != self._known:
+            self._known, self._since = at[:3], now
+        allowed = _WALL_FACTOR * self._seconds(at.number) + _WALL_SECONDS
         if now - self._since > allowed:
             raise _TooSlow
 

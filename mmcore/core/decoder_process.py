@@ -6,6 +6,7 @@ next one is there in milliseconds. The nursery has one thread and ends with the 
 worker; what it forked ends with the nursery.
 """
 
+import contextlib
 import ctypes
 import gc
 import mmap
@@ -17,17 +18,19 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from mmcore.core import decoder_wire as wire
+from mmcore.core.decoder_reads import answer_all
 from mmcore.sample import Json, Outcome, Sample
 
 BUILD, FORK, WAIT = b"B", b"F", b"W"
 OUT_OF_MEMORY = 77
 """The exit code of a child that ran into its limit of memory and noticed."""
-PROGRESS = struct.Struct("<q64s")
-"""The number of the sample in hand, and the stage that has it."""
+PROGRESS = struct.Struct("<qqq64s")
+"""The number of the sample in hand and the stage that has it; or the number of the question, that
+of the record in hand with its place, and how far it is with that."""
 IDLE = -1
 
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +41,8 @@ _FLUSH_BYTES = 2**20
 _LONGEST_SECONDS = 2**31 // 1000
 
 Decode = Callable[[Sample], tuple[str, Outcome]]
-MakeDecode = Callable[[Json], Decode]
+Make = Callable[[Json], Any]
+"""Makes what decodes (`Decode`) or what reads (`decoder_reads.Read`), of what it may know."""
 
 
 def main() -> None:
@@ -49,7 +53,7 @@ def main() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     progress = _Progress()
-    decode: Sequence[MakeDecode] = ()
+    decode: Sequence[Make] = ()
     while True:
         command, fds, _, _ = socket.recv_fds(control, 1, 2)
         if command == BUILD:
@@ -69,17 +73,28 @@ class _Progress:
     def __init__(self) -> None:
         self.number = IDLE
         self._shared: mmap.mmap | None = None
+        self._num_ticks = 0
+        self._entered = (0, b"")
 
     def share(self, fd: int) -> None:
         self._shared = mmap.mmap(fd, PROGRESS.size)
 
-    def enter(self, rule: str) -> None:
-        """Say which stage has the sample in hand."""
+    def enter(self, rule: str, record: int = 0) -> None:
+        """Say which stage has the sample in hand, or which record of what is in hand."""
+        self._entered = (record, rule.encode()[:64])
         if self._shared is not None:
-            PROGRESS.pack_into(self._shared, 0, self.number, rule.encode()[:64])
+            record, name = self._entered
+            PROGRESS.pack_into(self._shared, 0, self.number, record, self._num_ticks, name)
+
+    def tick(self) -> None:
+        """Say that what is in hand takes long and goes on."""
+        self._num_ticks += 1
+        if self._shared is not None:
+            record, name = self._entered
+            PROGRESS.pack_into(self._shared, 0, self.number, record, self._num_ticks, name)
 
 
-def _build(control: socket.socket, progress: _Progress) -> Sequence[MakeDecode]:
+def _build(control: socket.socket, progress: _Progress) -> Sequence[Make]:
     path, _ = wire.receive(control, _never)
     sys.path[:] = path
     _, pickled = wire.receive(control, _never)
@@ -95,7 +110,7 @@ def _build(control: socket.socket, progress: _Progress) -> Sequence[MakeDecode]:
 
 
 def _fork(
-    control: socket.socket, fds: list[int], decode: Sequence[MakeDecode], progress: _Progress
+    control: socket.socket, fds: list[int], decode: Sequence[Make], progress: _Progress
 ) -> None:
     nursery = os.getpid()
     pid = os.fork()
@@ -115,7 +130,7 @@ def _fork(
         os._exit(1)
 
 
-def _decode_for(end: socket.socket, makers: Sequence[MakeDecode], progress: _Progress) -> NoReturn:
+def _decode_for(end: socket.socket, makers: Sequence[Make], progress: _Progress) -> NoReturn:
     """Decode what is asked for until the worker lets go."""
     try:
         limits, _ = wire.receive(end, _never)
@@ -125,6 +140,10 @@ def _decode_for(end: socket.socket, makers: Sequence[MakeDecode], progress: _Pro
             asked, data = wire.receive(end, _never)
             if "along" in asked:
                 decode = [make(asked["along"]) for make in makers]
+            if "questions" in asked:
+                with _telling(end):
+                    answer_all(end, asked, decode[asked["reading"]], progress)
+                continue
             samples = wire.unpack_samples(asked["samples"], data)
             _decode_all(end, samples, decode[asked["chain"]], asked["seconds"], progress)
     except wire.ChannelClosed:
@@ -144,14 +163,8 @@ def _decode_all(
         progress.number = number
         progress.enter("")
         signal.setitimer(signal.ITIMER_PROF, min(at_most, _LONGEST_SECONDS))
-        try:
+        with _telling(end):
             items.append(wire.pack(sample, *decode(sample), data))
-        except Exception as error:
-            if _is_lack_of_memory(error):
-                os._exit(OUT_OF_MEMORY)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            wire.send(end, {"error": _said(error)})
-            os._exit(0)
         if len(items) >= _FLUSH_OUTCOMES or sum(map(len, data)) >= _FLUSH_BYTES:
             wire.send(end, {"outcomes": items}, data)
             items, data = [], []
@@ -159,6 +172,21 @@ def _decode_all(
     progress.number = IDLE
     progress.enter("")
     wire.send(end, {"outcomes": items, "is_last": True}, data)
+
+
+@contextlib.contextmanager
+def _telling(end: socket.socket) -> Iterator[None]:
+    """End with what goes wrong; but for lack of memory the worker is told of it."""
+    try:
+        yield
+    except wire.ChannelClosed:
+        raise
+    except Exception as error:
+        if _is_lack_of_memory(error):
+            os._exit(OUT_OF_MEMORY)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        wire.send(end, {"error": _said(error)})
+        os._exit(0)
 
 
 def _confine(memory_bytes: int) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, cast
 
+from mmcore.core import in_hand
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.manifest import FileRecord
 from mmcore.sample import Json
 
@@ -46,8 +48,12 @@ class SourceReader(Protocol):
         """Return those of the files that name URLs to be fetched."""
         ...
 
-    def gather(self, path: str, *, url: str, store_url: str, num_workers: int) -> Gathered:
-        """Fetch what a list below `url` names and the store does not hold."""
+    def gather(
+        self, path: str, *, url: str, store_url: str, num_workers: int, limits: DecoderLimits
+    ) -> Gathered:
+        """Fetch what a list below `url` names and the store does not hold; what it names is read
+        within limits.
+        """
         ...
 
 
@@ -64,12 +70,14 @@ class HashingStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         num_bytes = cast(io.BufferedReader, self._stream).readinto(buffer)
         self._digest.update(memoryview(buffer)[:num_bytes])
+        in_hand.passed(num_bytes)
         return num_bytes
 
     def finish(self) -> str:
         """Read what is left; return the SHA-256 of the whole file."""
         while data := self._stream.read(_PIECE_BYTES):
             self._digest.update(data)
+            in_hand.passed(len(data))
         return self._digest.hexdigest()
 
     def close(self) -> None:

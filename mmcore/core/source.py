@@ -11,8 +11,8 @@ is kept below the root and not asked for again; what failed is, by the next scan
 
 import io
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, cast
 
@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmcore import storage
+from mmcore.core.decoder_limits import DecoderLimits
+from mmcore.core.decoder_reads import Found, Read
 from mmcore.core.executor import Executor
 from mmcore.core.file_columns import (
     digest_of_columns,
@@ -29,8 +31,10 @@ from mmcore.core.file_columns import (
     list_source,
     write_columns,
 )
+from mmcore.core.in_hand import Refusal
 from mmcore.core.manifest import Counts, Manifest, commit_manifest, load_manifest
 from mmcore.core.reader import Gathered, HashingStream, SourceReader
+from mmcore.core.reading import answers
 from mmcore.core.step import Artifact, canonical_json, fingerprint_of
 from mmcore.core.tables import read_table
 from mmcore.errors import ConfigError
@@ -64,6 +68,8 @@ class Source:
     """What to do when nothing is there, for the error message."""
     reader: SourceReader | None = None
     """None where each file is a part of a sample."""
+    limits: DecoderLimits = field(default_factory=DecoderLimits)
+    """What a record of a file that holds many may cost when they are counted."""
 
 
 @dataclass(frozen=True)
@@ -149,19 +155,49 @@ def scan(
 
 
 def hash_files(
-    url: str, reader: SourceReader | None, files: Sequence[FileInfo]
+    url: str, reader: SourceReader | None, limits: DecoderLimits, files: Sequence[FileInfo]
 ) -> list[tuple[str, int | None]]:
-    """Return the SHA-256 of each file below a URL, and how many samples it holds."""
-    return [_hash_file(storage.join(url, file.path), reader, file) for file in files]
+    """Return the SHA-256 of each file below a URL, and how many samples it holds.
+
+    To be counted a file is opened, which is done in the decoder process.
+    """
+    if reader is None:
+        return [(_hash_file(storage.join(url, file.path), file.num_bytes), None) for file in files]
+    found: list[tuple[str, int | None]] = []
+    counting = answers(_Counting(url, reader), [file.path for file in files], limits)
+    for number, answer in counting:
+        if isinstance(answer, Refusal):
+            file = files[number]
+            found.append((_hash_file(storage.join(url, file.path), file.num_bytes), 1))
+        else:
+            digest, num_samples = json.loads(bytes(answer[0]))
+            found.append((digest, num_samples))
+    return found
 
 
-def _hash_file(url: str, reader: SourceReader | None, file: FileInfo) -> tuple[str, int | None]:
-    if reader is None and file.num_bytes <= _WHOLE_BYTES:
-        return sha256_hex(storage.read(url)), None
+def _hash_file(url: str, num_bytes: int) -> str:
+    if num_bytes <= _WHOLE_BYTES:
+        return sha256_hex(storage.read(url))
     with HashingStream(storage.open_read(url)) as hashing:
-        stream = cast(BinaryIO, io.BufferedReader(hashing, 1 << 16))
-        num_samples = None if reader is None else reader.count(file.path, stream)
-        return hashing.finish(), num_samples
+        return hashing.finish()
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """Hashes files below a URL and counts their samples in the same pass."""
+
+    url: str
+    reader: SourceReader
+
+    def build(self, entering: Callable[[str], None]) -> Callable[[Json], Read]:
+        return lambda _: self._read
+
+    def _read(self, question: Json) -> Iterator[Found]:
+        path = str(question)
+        with HashingStream(storage.open_read(storage.join(self.url, path))) as hashing:
+            stream = cast(BinaryIO, io.BufferedReader(hashing, 1 << 16))
+            num_samples = self.reader.count(path, stream)
+            yield json.dumps([hashing.finish(), num_samples]).encode(), ()
 
 
 def _hashed(source: Source, state: SourceState, known: pa.Table, executor: Executor) -> pa.Table:
@@ -174,7 +210,9 @@ def _hashed(source: Source, state: SourceState, known: pa.Table, executor: Execu
     nums = np.full(unknown.num_rows, -1, np.int64)
     bounds = _bounds(unknown["num_bytes"].to_numpy())
     chunks = (infos(unknown.slice(first, last - first)) for first, last in bounds)
-    for index, found in executor.map(partial(hash_files, source.url, source.reader), chunks):
+    for index, found in executor.map(
+        partial(hash_files, source.url, source.reader, source.limits), chunks
+    ):
         first, last = bounds[index]
         digests[first:last] = [digest for digest, _ in found]
         nums[first:last] = [-1 if num is None else num for _, num in found]
@@ -213,6 +251,7 @@ def _gather(
         url=source.url,
         store_url=store_url,
         num_workers=min(executor.num_workers, max(len(lists), 1)),
+        limits=source.limits,
     )
     return sorted(
         (one for _, one in executor.map(function, lists)) if lists else [],

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmcore import storage
+from mmcore.core import in_hand
 from mmcore.core.reader import HashingStream
 from mmcore.core.rows import load_part
 from mmcore.core.source import FILES_NAME, SCAN_STEP, fetched_name
@@ -30,14 +31,22 @@ _ROWS_AT_ONCE = 4096
 class OpenCorpus:
     """The corpus as a task of `ingest` sees it."""
 
-    inputs: Inputs
+    source_url: str
+    scan_url: str
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> "OpenCorpus":
+        """Return the corpus that was scanned for a step."""
+        return cls(inputs.bases["source"], inputs[SCAN_STEP].url)
 
     def read(self, file: SourceFile) -> bytes:
-        return load_part(file.part(), self.inputs.bases)
+        data = load_part(file.part(), {"source": self.source_url})
+        in_hand.passed(len(data))
+        return data
 
     @contextmanager
     def stream(self, file: SourceFile) -> Iterator[BinaryIO]:
-        url = storage.join(self.inputs.bases["source"], file.path)
+        url = storage.join(self.source_url, file.path)
         with HashingStream(storage.open_read(url)) as hashing:
             buffered = io.BufferedReader(hashing, 1 << 16)  # named: unnamed, it closes the stream
             yield cast(BinaryIO, buffered)
@@ -51,7 +60,7 @@ class OpenCorpus:
     def seekable(self, file: SourceFile) -> Iterator[BinaryIO]:
         with self.stream(file):
             pass
-        with storage.open_read(storage.join(self.inputs.bases["source"], file.path)) as stream:
+        with storage.open_read(storage.join(self.source_url, file.path)) as stream:
             yield stream
 
     def find(self, paths: Sequence[str]) -> Mapping[str, SourceFile]:
@@ -62,10 +71,10 @@ class OpenCorpus:
 
     @cached_property
     def _files(self) -> bytes:
-        return storage.read(storage.join(self.inputs[SCAN_STEP].url, FILES_NAME))
+        return storage.read(storage.join(self.scan_url, FILES_NAME))
 
     def arrived(self, path: str) -> Iterator[Arrived]:
-        return map(_arrived, _rows(self.inputs[SCAN_STEP], fetched_name(path, RESULTS_NAME)))
+        return map(_arrived, _rows(self.scan_url, fetched_name(path, RESULTS_NAME)))
 
 
 def read_file_table(scan: Artifact) -> pa.Table:
@@ -110,7 +119,7 @@ def arrivals(before: Artifact, after: Artifact, path: str) -> tuple[Arrivals, Ar
 
 def _arrivals(scan: Artifact, name: str) -> Arrivals:
     digest, num_urls = sha256(), 0
-    for row in _rows(scan, name):
+    for row in _rows(scan.url, name):
         if not row["reason"]:
             digest.update(f"{row['url']}\n{row['sha256']}\n".encode())
             num_urls += 1
@@ -123,8 +132,8 @@ def source_files(table: pa.Table) -> list[SourceFile]:
     return [SourceFile(*values) for values in zip(*columns, strict=True)]
 
 
-def _rows(scan: Artifact, name: str) -> Iterator[dict[str, str | int]]:
-    with storage.open_read(storage.join(scan.url, name)) as stream:
+def _rows(scan_url: str, name: str) -> Iterator[dict[str, str | int]]:
+    with storage.open_read(storage.join(scan_url, name)) as stream:
         for batch in pq.ParquetFile(stream).iter_batches(_ROWS_AT_ONCE, use_threads=False):
             yield from batch.to_pylist()
 

@@ -118,6 +118,15 @@ class FolderLayout(DescribedLayout):
             if extension in ambiguous:
                 yield f"{stem}.{extension}", [(extension, file), *shared]
 
+    def opens(self, raw: RawSample) -> bool:
+        return raw.problem is None and (_SIDECAR in raw.files or _TABLE in raw.files)
+
+    def refused(self, raw: RawSample, reason: str, detail: str, num_found: int) -> Quarantined:
+        made = self.make(replace(raw, problem=(reason, detail)), _none_is_read)
+        (outcome,) = made.outcomes
+        assert isinstance(outcome, Quarantined), "of a problem that the names show"
+        return outcome
+
     def make(self, raw: RawSample, read_file: ReadFile) -> Made:
         table = raw.files.get(_TABLE)
         files = {ext: file for ext, file in raw.files.items() if ext != _TABLE}
@@ -149,6 +158,10 @@ class FolderLayout(DescribedLayout):
             return Made([Quarantined(sample, error.reason, error.detail)], unclaimed)
         sample = Sample(key=raw.key, parts=parts, meta={**known, **described.meta, **fixed})
         return Made([with_caption(sample, described.caption)], unclaimed)
+
+
+def _none_is_read(file: SourceFile) -> bytes:
+    raise AssertionError(f"{file.path} is read, though names say it all")
 
 
 def _split(path: str) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from typing import BinaryIO, ClassVar, Protocol
 
 import pyarrow as pa
 
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.reader import Gathered
 from mmcore.core.stage import Component
 from mmcore.sample import (
@@ -146,11 +147,33 @@ class Layout(Component):
         """Return the samples of a group; `read_file` gives the checked bytes of a file of it."""
         raise NotImplementedError
 
+    def opens(self, raw: RawSample) -> bool:
+        """Return whether files must be opened to tell what a group holds."""
+        return True
+
     def read(self, raw: RawSample, corpus: Corpus) -> Iterator[Outcome | Aside]:
-        """Yield what a group turns out to hold."""
+        """Yield what a group turns out to hold.
+
+        Of groups that must be opened this is asked in the decoder process. What reads many records
+        says which one is in hand (`core/in_hand.py`), and steps over those that are refused.
+        """
         made = self.make(raw, corpus.read)
         yield from made.outcomes
         yield from (Aside(path, reason) for path, reason in made.unclaimed)
+
+    def refused(self, raw: RawSample, reason: str, detail: str, num_found: int) -> Quarantined:
+        """Return what stands for all that is not read of a group, behind what was found in it."""
+        sample = container_sample(raw, at=str(num_found))
+        if num_found:
+            return Quarantined(sample, reason, detail)
+        parts = {role: file.part() for role, file in raw.files.items() if modality_of(role)}
+        return Quarantined(replace(sample, key=raw.key, parts=parts), reason, detail)
+
+    def settled(
+        self, raw: RawSample, found: Iterable[Outcome | Aside]
+    ) -> Iterator[Outcome | Aside]:
+        """Yield what was found in a group under names that it has alone."""
+        yield from found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +194,21 @@ class ContainerLayout(Layout):
     def read(self, raw: RawSample, corpus: Corpus) -> Iterator[Outcome | Aside]:
         if raw.problem is not None:
             yield Quarantined(container_sample(raw), *raw.problem)
-            return
+        else:
+            yield from self.records(raw, corpus)
+
+    def refused(self, raw: RawSample, reason: str, detail: str, num_found: int) -> Quarantined:
+        return Quarantined(container_sample(raw, at=str(num_found)), reason, detail)
+
+    def settled(
+        self, raw: RawSample, found: Iterable[Outcome | Aside]
+    ) -> Iterator[Outcome | Aside]:
         seen: set[int] = set()
-        for number, found in enumerate(self.records(raw, corpus)):
-            if isinstance(found, Aside):
-                yield found
+        for number, one in enumerate(found):
+            if isinstance(one, Aside):
+                yield one
                 continue
-            sample = found if isinstance(found, Sample) else found.sample
+            sample = one if isinstance(one, Sample) else one.sample
             hashed = hash(sample.key)  # only for this process: nothing is decided by its order
             if hashed in seen:
                 key = _with_hash(sample.key, f"{raw.original_key}#{number}")
@@ -185,7 +216,7 @@ class ContainerLayout(Layout):
                 yield Quarantined(replace(sample, key=key), "key_taken", detail)
             else:
                 seen.add(hashed)
-                yield found
+                yield one
 
     def scan_identity(self) -> Mapping[str, Json]:
         """Return what decides the scan: which files are counted, and how."""
@@ -199,7 +230,9 @@ class ContainerLayout(Layout):
         """Return those of the files that name URLs."""
         return []
 
-    def gather(self, path: str, *, url: str, store_url: str, num_workers: int) -> Gathered:
+    def gather(
+        self, path: str, *, url: str, store_url: str, num_workers: int, limits: DecoderLimits
+    ) -> Gathered:
         """Fetch what a list names."""
         raise NotImplementedError
 

@@ -11,11 +11,14 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmcore.core import in_hand
+from mmcore.core.in_hand import Refusal
 from mmcore.ingest.sidecar import parse_object
 
 MAX_ROW_BYTES = 32 << 20
@@ -37,10 +40,43 @@ class Record:
     """From 0, blank lines and the header not counted."""
     values: Mapping[str, Any]
     problem: tuple[str, str] | None = None
+    is_rest: bool = False
+    """Whether it stands for several that cannot be read: those of a place, or all that are left."""
 
 
 class _TableBroken(Exception):
     """From here on a table cannot be read."""
+
+
+class _TableRefused(Exception):
+    """From here on a table is not read."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason, refusal.detail)
+        self.reason, self.detail = refusal.reason, refusal.detail
+
+
+class _InHand:
+    """The row that is looked at next."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.number = 0
+
+    def begin(self) -> "_Problem | None":
+        """Take it in hand; return why it is stepped over, if it is."""
+        refusal = in_hand.begin(self.path, self.number)
+        if refusal is None:
+            return None
+        if refusal.is_last:
+            raise _TableRefused(refusal)
+        return _Problem(refusal.reason, refusal.detail)
+
+    def begin_whole(self) -> None:
+        """Take in hand what tells of all rows."""
+        refusal = in_hand.begin(self.path, in_hand.WHOLE)
+        if refusal is not None:
+            raise _TableRefused(refusal)
 
 
 def format_of(path: str) -> str | None:
@@ -58,31 +94,45 @@ def format_of(path: str) -> str | None:
 
 def read_records(path: str, stream: BinaryIO) -> Iterator[Record]:
     """Yield every row of a table, in order."""
-    number = 0
+    row = _InHand(path)
     try:
-        for values, problem in _rows(path, stream):
-            why = None if problem is None else (problem.reason, problem.detail)
-            yield Record(number, values, why)
-            number += 1 if problem is None else max(problem.num_rows, 1)
+        for values, problem in _rows(row, stream):
+            if problem is None:
+                yield Record(row.number, values)
+                row.number += 1
+            else:
+                why = (problem.reason, problem.detail)
+                yield Record(row.number, values, why, problem.is_rest)
+                row.number += max(problem.num_rows, 1)
     except _TableBroken as error:
-        yield Record(number, {}, (UNREADABLE, f"{path}: after {number} rows: {error}"))
+        detail = f"{path}: after {row.number} rows: {error}"
+        yield Record(row.number, {}, (UNREADABLE, detail), is_rest=True)
+    except _TableRefused as refused:
+        detail = f"{path}: after {row.number} rows: {refused.detail}"
+        yield Record(row.number, {}, (refused.reason, detail), is_rest=True)
 
 
 def count_records(path: str, stream: BinaryIO) -> int:
     """Return how many rows a table has, reading it once from its beginning."""
     if format_of(path) != "parquet":
         return sum(1 for _ in read_records(path, stream))
+    if in_hand.begin(path, in_hand.WHOLE) is not None:
+        return 1
     tail = b""
     while data := stream.read(_FOOTER_BYTES):
         tail = (tail + data)[-_FOOTER_BYTES:]
     try:
         return int(pq.read_metadata(pa.BufferReader(tail)).num_rows)
+    except MemoryError:
+        raise  # pyarrow's own are both: they say nothing of the table, but of this process
     except (pa.ArrowException, OSError):
         return 1  # the one that says why it cannot be read
 
 
-def class_names(stream: BinaryIO) -> Mapping[str, Sequence[str]]:
+def class_names(path: str, stream: BinaryIO) -> Mapping[str, Sequence[str]]:
     """Return the names of classes by column, where Hugging Face wrote them into a Parquet file."""
+    if in_hand.begin(path, in_hand.WHOLE) is not None:
+        return {}
     try:
         metadata = pq.ParquetFile(stream).schema_arrow.metadata or {}
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
@@ -91,6 +141,8 @@ def class_names(stream: BinaryIO) -> Mapping[str, Sequence[str]]:
             for name, feature in features.items()
             if feature.get("_type") == "ClassLabel"
         }
+    except MemoryError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, OSError, pa.ArrowException):
         return {}
 
@@ -102,40 +154,56 @@ class _Problem:
     reason: str
     detail: str
     num_rows: int = 1
+    is_rest: bool = False
 
 
 _Row = tuple[Mapping[str, Any], _Problem | None]
 
 
-def _rows(path: str, stream: BinaryIO) -> Iterator[_Row]:
-    name = format_of(path)
+def _rows(row: _InHand, stream: BinaryIO) -> Iterator[_Row]:
+    name = format_of(row.path)
     if name == "parquet":
-        yield from _parquet(stream)
+        yield from _parquet(row, stream)
         return
-    lines = _lines(stream, is_gzipped=path.lower().endswith(".gz"))
+    lines = _lines(stream, is_gzipped=row.path.lower().endswith(".gz"))
     if name in ("csv", "tsv"):
-        yield from _csv(lines, delimiter="\t" if name == "tsv" else None)
+        yield from _csv(row, lines, delimiter="\t" if name == "tsv" else None)
     elif name == "txt":
-        yield from _txt(lines)
+        yield from _txt(row, lines)
     else:
-        yield from _jsonl(lines)
+        yield from _jsonl(row, lines)
 
 
-def _parquet(stream: BinaryIO) -> Iterator[_Row]:
+def _parquet(row: _InHand, stream: BinaryIO) -> Iterator[_Row]:
+    row.begin_whole()
     try:
         file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    except MemoryError:
+        raise
     except _PARQUET_ERRORS as error:
         raise _TableBroken(_first_line(error)) from error
     for group in range(file.num_row_groups):
         left = file.metadata.row_group(group).num_rows
         try:
-            for batch in file.iter_batches(_ROWS_AT_ONCE, [group], use_threads=False):
+            batches = file.iter_batches(_ROWS_AT_ONCE, [group], use_threads=False)
+            while True:
+                refusal = in_hand.begin(f"{row.path}#row group {group}", row.number)
+                if refusal is not None:
+                    detail = f"{left} rows of row group {group}: {refusal.detail}"
+                    yield {}, _Problem(refusal.reason, detail, left, is_rest=True)
+                    break
+                batch = next(batches, None)
+                if batch is None:
+                    break
                 for values in batch.to_pylist():
-                    yield values, None
+                    problem = row.begin()
+                    yield (values, None) if problem is None else ({}, problem)
                     left -= 1
+        except MemoryError:
+            raise
         except _PARQUET_ERRORS as error:
             detail = f"{left} rows of row group {group}: {_first_line(error)}"
-            yield {}, _Problem(UNREADABLE, detail, left)
+            yield {}, _Problem(UNREADABLE, detail, left, is_rest=True)
 
 
 def _first_line(error: Exception) -> str:
@@ -156,9 +224,21 @@ def _lines(stream: BinaryIO, *, is_gzipped: bool) -> Iterator[bytes]:
         raise _TableBroken(f"no gzip, or cut: {error}") from error
 
 
-def _jsonl(lines: Iterator[bytes]) -> Iterator[_Row]:
-    for number, line in enumerate(lines):
-        if len(line) > MAX_ROW_BYTES:
+def _in_hand(row: _InHand, lines: Iterator[bytes]) -> Iterator[tuple[int, bytes, _Problem | None]]:
+    """Yield the lines, each with its number and with why its row is stepped over."""
+    for number in count():
+        problem = row.begin()
+        line = next(lines, None)
+        if line is None:
+            return
+        yield number, line, problem
+
+
+def _jsonl(row: _InHand, lines: Iterator[bytes]) -> Iterator[_Row]:
+    for number, line, problem in _in_hand(row, lines):
+        if problem is not None and line.strip():
+            yield {}, problem
+        elif len(line) > MAX_ROW_BYTES:
             detail = f"line {number + 1}: more than {MAX_ROW_BYTES} bytes"
             yield {}, _Problem("row_too_long", detail)
         elif line.strip():
@@ -169,8 +249,11 @@ def _jsonl(lines: Iterator[bytes]) -> Iterator[_Row]:
                 yield {}, _Problem(ROW_UNREADABLE, f"line {number + 1}: {error!s:.160}")
 
 
-def _txt(lines: Iterator[bytes]) -> Iterator[_Row]:
-    for number, line in enumerate(lines):
+def _txt(row: _InHand, lines: Iterator[bytes]) -> Iterator[_Row]:
+    for number, line, problem in _in_hand(row, lines):
+        if problem is not None and line.strip():
+            yield {}, problem
+            continue
         try:
             text = line.decode("utf-8-sig" if number == 0 else "utf-8").strip()
         except UnicodeDecodeError as error:
@@ -180,16 +263,21 @@ def _txt(lines: Iterator[bytes]) -> Iterator[_Row]:
             yield {"url": text}, None
 
 
-def _csv(lines: Iterator[bytes], *, delimiter: str | None) -> Iterator[_Row]:
+def _csv(row: _InHand, lines: Iterator[bytes], *, delimiter: str | None) -> Iterator[_Row]:
     source = _CsvLines(lines)
     header: list[str] | None = None
     dialect: dict[str, Any] = {"strict": True, "delimiter": delimiter or ","}
     # the limit is the process's: a field is at most as long as a row
     csv.field_size_limit(MAX_ROW_BYTES)
     while True:
+        problem = row.begin()
         first = source.begin()
         if first is None:
             return
+        if problem is not None and header is not None:
+            source.skip()
+            yield {}, problem
+            continue
         if header is None and delimiter is None and "," not in first and ";" in first:
             dialect["delimiter"] = ";"
         where = f"line {source.line}"
@@ -234,6 +322,10 @@ class _CsvLines:
                 self._waiting.appendleft(line)
                 return line.decode("utf-8", "surrogateescape")
         return None
+
+    def skip(self) -> None:
+        """Take this row to be the one line with which it begins."""
+        self._next()
 
     def give_back(self) -> None:
         """Take back all lines of this row but the first."""

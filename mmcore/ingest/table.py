@@ -4,14 +4,21 @@ captions.jsonl   {"id": 17, "image": "pictures/owl.png", "text": ["An owl.", "A 
 train.parquet    id, image: {bytes, path}, text, label
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, BinaryIO, ClassVar, Literal
 
 from mmcore import storage
+from mmcore.core import in_hand
+from mmcore.core.decoder_limits import DecoderLimits
+from mmcore.core.decoder_reads import Found, Read
+from mmcore.core.in_hand import Refusal
 from mmcore.core.reader import Gathered
+from mmcore.core.reading import answers
 from mmcore.errors import ConfigError, SampleError
 from mmcore.ingest.cells import ANY, Cell, caption_texts, plain_values, read_cell, url_of
 from mmcore.ingest.described import as_text, find_field
@@ -34,6 +41,7 @@ from mmcore.sample import Json, Outcome, Part, Quarantined, Sample, sha256_hex
 _MEDIA = ("image", "audio", "video", ANY)
 _ROWS_AT_ONCE = 256
 _BYTES_AT_ONCE = 16 << 20
+_URLS_AHEAD = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +122,7 @@ class TableLayout(ContainerLayout):
         with self._open(raw, corpus) as stream:
             names: Mapping[str, Sequence[str]] = {}
             if format_of(raw.original_key) == "parquet":
-                names = class_names(stream)
+                names = class_names(raw.original_key, stream)
                 stream.seek(0)
             rows = read_records(raw.original_key, stream)
             for some in _batches(self._rows(raw, rows, corpus)):
@@ -125,16 +133,31 @@ class TableLayout(ContainerLayout):
             return []
         return [path for path in paths if not is_hidden(path) and self._is_table(path)]
 
-    def gather(self, path: str, *, url: str, store_url: str, num_workers: int) -> Gathered:
+    def gather(
+        self, path: str, *, url: str, store_url: str, num_workers: int, limits: DecoderLimits
+    ) -> Gathered:
         # httpx is loaded where something is fetched, and nowhere else
         from mmcore.ingest.gather import gather_list
 
         assert self.fetch is not None, "lists() named none"
-        with storage.open_read(storage.join(url, path)) as stream:
-            urls = (one for record in read_records(path, stream) for one in self._urls(record))
-            return gather_list(
-                path, urls, store_url=store_url, config=self.fetch, num_workers=num_workers
-            )
+        found = answers(_ListedUrls(self, url), [path], limits)
+        # what a refusal stands for names none
+        urls = (
+            one
+            for _, answer in found
+            if not isinstance(answer, Refusal)
+            for one in json.loads(bytes(answer[0]))
+        )
+        return gather_list(
+            path, urls, store_url=store_url, config=self.fetch, num_workers=num_workers
+        )
+
+    def urls_in(self, path: str, stream: BinaryIO) -> Iterator[list[str]]:
+        """Yield the URLs of every row of a list that names some."""
+        for record in read_records(path, stream):
+            urls = self._urls(record)
+            if urls:
+                yield urls
 
     def _urls(self, record: Record) -> list[str]:
         """Return the URLs of a row, in the order of the columns."""
@@ -159,8 +182,8 @@ class TableLayout(ContainerLayout):
         """Yield the rows, each with what became of its URLs."""
         if self.fetch is None:
             return ((row, {}) for row in rows)
-        arrived = corpus.arrived(raw.original_key)
-        return ((row, {url: next(arrived) for url in self._urls(row)}) for row in rows)
+        arrived = _Arriving(corpus.arrived(raw.original_key))
+        return ((row, {url: arrived.of(url) for url in self._urls(row)}) for row in rows)
 
     def _outcomes(
         self,
@@ -169,23 +192,29 @@ class TableLayout(ContainerLayout):
         corpus: Corpus,
         names: Mapping[str, Sequence[str]],
     ) -> Iterator[Outcome]:
-        cells = [
-            {
-                name: read_cell(find_field(row.values, column), raw.original_key, arrived)
-                for name, column in self.columns.named().items()
-                if name in _MEDIA
-            }
-            for row, arrived in rows
-        ]
+        cells = []
+        for row, arrived in rows:
+            in_hand.begin(raw.original_key, row.number)
+            cells.append(self._cells(raw, row, arrived))
         wanted = [path for row in cells for cell in row.values() for path in cell.paths]
         files = corpus.find(sorted(set(wanted)))
         for (row, _), found in zip(rows, cells, strict=True):
+            in_hand.begin(raw.original_key, row.number)
             try:
                 if row.problem is not None:
                     raise SampleError(*row.problem)
                 yield from self._samples(raw, row, found, files, names)
             except SampleError as error:
                 yield Quarantined(self._bare(raw, row), error.reason, error.detail)
+
+    def _cells(
+        self, raw: RawSample, row: Record, arrived: Mapping[str, Arrived]
+    ) -> dict[str, Cell]:
+        return {
+            name: read_cell(find_field(row.values, column), raw.original_key, arrived)
+            for name, column in self.columns.named().items()
+            if name in _MEDIA
+        }
 
     def _samples(
         self,
@@ -270,7 +299,7 @@ class TableLayout(ContainerLayout):
 
     def _bare(self, raw: RawSample, row: Record) -> Sample:
         """Return what stands in the accounts for a row that is broken."""
-        if row.problem is not None and row.problem[0] == "table_unreadable":
+        if row.is_rest:
             return container_sample(raw, at=str(row.number))
         # with a #, so that it is no key of another row
         number = f"{row.number:06d}" if self.columns.key is None else f"#{row.number:06d}"
@@ -287,6 +316,48 @@ class TableLayout(ContainerLayout):
         if urls:
             said["url"] = urls[0] if len(urls) == 1 else urls
         return Sample(key=record_key(raw.original_key, name), meta=said)
+
+
+@dataclass(frozen=True)
+class _ListedUrls:
+    """Reads the URLs of lists below a URL, in the decoder process."""
+
+    layout: TableLayout
+    url: str
+
+    def build(self, entering: Callable[[str], None]) -> Callable[[Json], Read]:
+        return lambda _: self._read
+
+    def _read(self, question: Json) -> Iterator[Found]:
+        path = str(question)
+        with storage.open_read(storage.join(self.url, path)) as stream:
+            for urls in self.layout.urls_in(path, stream):
+                yield json.dumps(urls).encode(), ()
+
+
+class _Arriving:
+    """What became of the URLs of a list, for those of its rows that can be read now.
+
+    When they were fetched, a row more or less may have been refused: limits were others then.
+    """
+
+    def __init__(self, arrived: Iterator[Arrived]) -> None:
+        self._arrived = arrived
+        self._waiting: deque[Arrived] = deque()
+
+    def of(self, url: str) -> Arrived:
+        """Return what became of the next URL of the list."""
+        for number in range(_URLS_AHEAD):
+            if number == len(self._waiting):
+                more = next(self._arrived, None)
+                if more is None:
+                    break
+                self._waiting.append(more)
+            if self._waiting[number].url == url:
+                for _ in range(number):
+                    self._waiting.popleft()
+                return self._waiting.popleft()
+        return Arrived(url, None, "url_not_fetched", f"{url:.200}: its row was not read then")
 
 
 def _sample(

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from mmcore.core import in_hand
+
 BLOCK_BYTES = 512
 _MAX_EXTRA_BYTES = 1 << 20  # of a long name or a PAX header
 _PIECE_BYTES = 1 << 20
@@ -39,6 +41,8 @@ class Member:
     """What was asked for."""
     refused: str = ""
     """Why it cannot be a part of a sample."""
+    problem: tuple[str, str] | None = None
+    """Reason and detail, where it was not looked at."""
 
 
 class TarBroken(Exception):
@@ -60,7 +64,7 @@ class _Header:
     kind: bytes
 
 
-def walk(stream: BinaryIO, *, is_wanted: Callable[[str, int], bool]) -> Iterator[Member]:
+def walk(path: str, stream: BinaryIO, *, is_wanted: Callable[[str, int], bool]) -> Iterator[Member]:
     """Yield the files of a tar in their order; TarBroken when it ends before its end.
 
     The bytes of those that `is_wanted(name, num_bytes)` come with them. Directories are passed
@@ -69,6 +73,9 @@ def walk(stream: BinaryIO, *, is_wanted: Callable[[str, int], bool]) -> Iterator
     at = 0
     extra: dict[str, bytes] = {}
     while True:
+        refusal = in_hand.begin(path, at)
+        if refusal is not None and refusal.is_last:
+            raise TarBroken(refusal.reason, refusal.detail, at)
         block = _exactly(stream, BLOCK_BYTES, at, "the end marker is missing")
         if block == bytes(BLOCK_BYTES):
             return
@@ -89,6 +96,11 @@ def walk(stream: BinaryIO, *, is_wanted: Callable[[str, int], bool]) -> Iterator
         extra = {}
         if header.kind == b"5" or (header.kind in _REGULAR and raw_name.endswith(b"/")):
             _skip(stream, num_bytes + padded, at)
+        elif refusal is not None:
+            _skip(stream, num_bytes + padded, at)
+            name, _ = _name(raw_name)
+            problem = (refusal.reason, refusal.detail)
+            yield Member(name, at, num_bytes, "", problem=problem)
         else:
             yield _member(stream, raw_name, header.kind, at, num_bytes, is_wanted)
             _exactly(stream, padded, at + num_bytes, "the last member is cut")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, ClassVar
 
+from mmcore.core import in_hand
 from mmcore.errors import SampleError
 from mmcore.ingest.described import DescribedLayout, with_caption
 from mmcore.ingest.layout import (
@@ -65,7 +66,7 @@ class WebdatasetLayout(DescribedLayout, ContainerLayout):
             return None
         stems: set[int] = set()
         try:
-            for member in walk(stream, is_wanted=lambda _name, _num_bytes: False):
+            for member in walk(path, stream, is_wanted=lambda _name, _num_bytes: False):
                 found = _split(member.name)
                 if found is not None:
                     stems.add(hash(found[0]))
@@ -79,7 +80,7 @@ class WebdatasetLayout(DescribedLayout, ContainerLayout):
         broken: TarBroken | None = None
         last = None
         with corpus.stream(tar) as stream:
-            members = walk(stream, is_wanted=_is_wanted)
+            members = walk(tar.path, stream, is_wanted=_is_wanted)
             try:
                 for member in members:
                     found = _split(member.name)
@@ -98,7 +99,14 @@ class WebdatasetLayout(DescribedLayout, ContainerLayout):
             # of the sample at the cut nobody knows which parts are missing
             groups[last].problem = (broken.reason, broken.detail)
             broken = None
-        for stem, group in groups.items():
+        for number, (stem, group) in enumerate(groups.items()):
+            refusal = in_hand.begin(f"{tar.path}#samples", number)
+            if refusal is not None and refusal.is_last:
+                rest = container_sample(raw, at=stem)
+                yield Quarantined(rest, refusal.reason, refusal.detail)
+                return
+            if refusal is not None:
+                group.problem = (refusal.reason, refusal.detail)
             yield self._outcome(tar, stem, group)
         if broken is not None:
             sample = container_sample(raw, at=str(broken.offset))
@@ -179,7 +187,9 @@ def _why_aside(member: Member) -> str:
 
 def _add(group: _Group, tar: SourceFile, member: Member, extension: str) -> None:
     name = _printable(member.name)
-    if member.refused:
+    if member.problem is not None:
+        group.problem = member.problem
+    elif member.refused:
         group.problem = ("tar_member_refused", f"{name}: {member.refused}")
     elif not _EXTENSION.fullmatch(extension) or len(extension) > _MAX_EXTENSION:
         group.problem = ("tar_member_refused", f"{name}: its extension is no name of a part")

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from mmcore import storage
 from mmcore.core.change import GONE_NAME, Change, gone_table
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.lineage import SHARD_STEP, held
 from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.rows import file_record, rows_files, table_bytes, write_part
@@ -33,7 +34,8 @@ from mmcore.ingest.again import (
 from mmcore.ingest.captions import one_per_caption
 from mmcore.ingest.compare import Difference, difference
 from mmcore.ingest.corpus import OpenCorpus, read_file_table, source_files
-from mmcore.ingest.layout import Aside, ContainerLayout, Layout, RawSample, SourceFile
+from mmcore.ingest.layout import Aside, ContainerLayout, Layout, RawSample
+from mmcore.ingest.opened import opened, raw_from, raw_to_json
 from mmcore.ingest.slices import files_of, in_slices
 from mmcore.sample import Dropped, Json, Outcome, Sample
 
@@ -69,6 +71,8 @@ class IngestWork:
     samples_per_task: int = 256
     captions: Literal["together", "each"] = "together"
     """Whether captions in several languages stay one sample, or make one each."""
+    limits: DecoderLimits = field(default_factory=DecoderLimits)
+    """What a record of a table, a member of a tar or a sidecar may cost."""
     runs_in_driver: bool = False
     samples_from: str | None = None
 
@@ -79,6 +83,8 @@ class IngestWork:
             "layout": self.layout.identity(),
             "samples_per_task": self.samples_per_task,
         }
+        if self.limits != DecoderLimits():
+            identity["limits"] = asdict(self.limits)
         return identity if self.captions == "together" else {**identity, "captions": self.captions}
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
@@ -98,7 +104,10 @@ class IngestWork:
         return [
             Task(
                 f"part-{index:06d}",
-                [{**_encode(raw), **_before(raw, again)} for raw in samples[start : start + num]],
+                [
+                    {**raw_to_json(raw), **_before(raw, again)}
+                    for raw in samples[start : start + num]
+                ],
             )
             for index, start in enumerate(starts)
         ]
@@ -221,27 +230,27 @@ class IngestWork:
             raws={one.raw.key for one in looked_at},
             anew={key for one in looked_at for key in one.anew},
         )
-        for raw in (one.raw for one in looked_at):
-            for found in self.layout.read(raw, OpenCorpus(inputs)):
-                if isinstance(found, Aside):
-                    asides.append([found.path, found.reason])
-                    continue
-                several = [found] if self.captions == "together" else list(one_per_caption(found))
-                num_new = 0
-                for outcome in several:
-                    sample = outcome if isinstance(outcome, Sample) else outcome.sample
-                    if inputs.forgotten.holds(sample):
-                        # what is to be forgotten leaves nothing but its key
-                        outcome = Dropped(Sample(sample.key), FORGOTTEN)
-                    before = known.get(sample.key)
-                    is_same = before is not None and before == digest_of_outcome(outcome)
-                    origins.add(sample.key, raw.key, is_same=is_same)
-                    if not is_same:
-                        num_new += 1
-                        yield outcome
-                if num_new and several != [found]:
-                    expanded["samples"] += 1
-                    expanded["into"] += num_new
+        raws = [one.raw for one in looked_at]
+        for raw, found in opened(self.layout, raws, OpenCorpus.of(inputs), self.limits):
+            if isinstance(found, Aside):
+                asides.append([found.path, found.reason])
+                continue
+            several = [found] if self.captions == "together" else list(one_per_caption(found))
+            num_new = 0
+            for outcome in several:
+                sample = outcome if isinstance(outcome, Sample) else outcome.sample
+                if inputs.forgotten.holds(sample):
+                    # what is to be forgotten leaves nothing but its key
+                    outcome = Dropped(Sample(sample.key), FORGOTTEN)
+                before = known.get(sample.key)
+                is_same = before is not None and before == digest_of_outcome(outcome)
+                origins.add(sample.key, raw.key, is_same=is_same)
+                if not is_same:
+                    num_new += 1
+                    yield outcome
+            if num_new and several != [found]:
+                expanded["samples"] += 1
+                expanded["into"] += num_new
 
     def _write_parts(
         self, name: str, outcomes: Iterator[Outcome], context: TaskContext
@@ -326,21 +335,6 @@ def _before(raw: RawSample, again: Again | None) -> dict[str, Json]:
     return {"places": places, "anew": anew}
 
 
-def _encode(raw: RawSample) -> dict[str, Json]:
-    files: list[Json] = [
-        [role, file.path, file.num_bytes, file.sha256] for role, file in sorted(raw.files.items())
-    ]
-    problem: Json = None if raw.problem is None else list(raw.problem)
-    return {
-        "key": raw.key,
-        "original_key": raw.original_key,
-        "files": files,
-        "problem": problem,
-    }
-
-
 def _decode(value: Any) -> Opened:
-    files = {role: SourceFile(*rest) for role, *rest in value["files"]}
-    problem = None if value["problem"] is None else (value["problem"][0], value["problem"][1])
-    raw = RawSample(value["key"], value["original_key"], files, problem)
-    return Opened(raw, [(number, task) for number, task in value["places"]], value["anew"])
+    places = [(number, task) for number, task in value["places"]]
+    return Opened(raw_from(value), places, value["anew"])

@@ -68,7 +68,7 @@ def load_recipe(
     reader = ingest.layout if isinstance(ingest.layout, ContainerLayout) else None
     graph = Graph(
         loaded.value.name,
-        Source(url, section.hint, reader),
+        Source(url, section.hint, reader, builder.limits),
         tuple(steps),
         compare=None if rebuild else ingest.compare,
         settled=settled,
@@ -203,7 +203,10 @@ class _Builder:
         if layout is None:
             return None
         return IngestWork(
-            layout=layout, samples_per_task=source.samples_per_task, captions=source.captions
+            layout=layout,
+            samples_per_task=source.samples_per_task,
+            captions=source.captions,
+            limits=self.limits,
         )
 
     def _chain(

@@ -12,6 +12,7 @@ import pytest
 
 from mmcore import storage
 from mmcore.core import file_columns, source
+from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.manifest import FileRecord, verify_artifact
 from mmcore.core.reader import Gathered
 from mmcore.core.source import Source, describe_change, load_scan, look, scan
@@ -148,7 +149,9 @@ class Lines:
     def lists(self, paths: Sequence[str]) -> list[str]:
         return list(paths[:1]) if self.gathered else []
 
-    def gather(self, path: str, *, url: str, store_url: str, num_workers: int) -> Gathered:
+    def gather(
+        self, path: str, *, url: str, store_url: str, num_workers: int, limits: DecoderLimits
+    ) -> Gathered:
         assert self.gathered is not None
         (Path(store_url) / "x").mkdir(parents=True, exist_ok=True)
         (Path(store_url) / "x" / "pack.bin").write_bytes(b"fetched")

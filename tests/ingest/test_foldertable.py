@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from media import png
 
+from mmcore import storage
 from mmcore.core.rows import Row, load_part
 from mmcore.core.step import Artifact
 from mmcore.ingest import foldertable
 from mmcore.ingest.folder import FolderLayout
+from mmcore.ingest.layout import SourceFile
+from mmcore.sample import sha256_hex
 
 Ingest = Callable[..., tuple[Artifact, list[Row]]]
 LAYOUT = FolderLayout(table="metadata.csv", caption_from="json:text")
@@ -68,8 +71,16 @@ def test_rows_that_cannot_be_read_are_counted(folder: Path, ingest: Ingest) -> N
     assert all(row.status == "kept" for row in rows)
 
 
+def files_in(folder: Path) -> list[SourceFile]:
+    """Return the files below a folder as a scan finds them."""
+    return [
+        SourceFile(file.path, file.num_bytes, sha256_hex((folder / file.path).read_bytes()))
+        for file in storage.list_files(str(folder))
+    ]
+
+
 def test_a_table_is_read_once_for_all_its_samples(
-    folder: Path, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, "a/0.png,zero,x", "b/2.png,two,z")
     read: list[str] = []
@@ -77,7 +88,9 @@ def test_a_table_is_read_once_for_all_its_samples(
     monkeypatch.setattr(
         foldertable, "_read", lambda file, *rest: (read.append(file.path), real(file, *rest))[1]
     )
-    ingest(folder, LAYOUT)
+    grouping = LAYOUT.group(files_in(folder))
+    for raw in grouping.samples:
+        LAYOUT.make(raw, lambda file: (folder / file.path).read_bytes())
     assert read == ["metadata.csv"]
 
 
@@ -90,9 +103,10 @@ def test_a_table_that_tells_of_nothing_is_left_aside(folder: Path, ingest: Inges
 
 
 def test_a_table_that_is_too_large_breaks_its_samples(
-    folder: Path, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(foldertable, "MAX_TABLE_BYTES", 10)
     write(folder, "a/0.png,zero,x")
-    _, rows = ingest(folder, LAYOUT)
-    assert {row.reason for row in rows} == {"metadata_unreadable"}
+    raws = LAYOUT.group(files_in(folder)).samples
+    found = [LAYOUT.make(raw, lambda file: b"never read").outcomes[0] for raw in raws]
+    assert {getattr(one, "reason", "kept") for one in found} == {"metadata_unreadable"}

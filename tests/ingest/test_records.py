@@ -163,5 +163,5 @@ def test_a_parquet_file_without_its_end_counts_as_the_one_that_says_so() -> None
 def test_names_of_classes_are_those_that_hugging_face_wrote() -> None:
     features = b'{"info": {"features": {"label": {"names": ["cat"], "_type": "ClassLabel"}}}}'
     table = pa.table({"label": [0]}).replace_schema_metadata({b"huggingface": features})
-    assert class_names(io.BytesIO(parquet(table))) == {"label": ["cat"]}
-    assert class_names(io.BytesIO(b"no parquet")) == {}
+    assert class_names("a.parquet", io.BytesIO(parquet(table))) == {"label": ["cat"]}
+    assert class_names("a.parquet", io.BytesIO(b"no parquet")) == {}

@@ -16,7 +16,7 @@ LONG = "folder-" + "y" * 60 + "/" + "x" * 60 + ".jpg"
 
 
 def read(data: bytes) -> list[Member]:
-    return list(walk(io.BytesIO(data), is_wanted=lambda _name, _num_bytes: True))
+    return list(walk("a.tar", io.BytesIO(data), is_wanted=lambda _name, _num_bytes: True))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -76,7 +76,7 @@ def test_links_and_devices_are_refused(kind: bytes, said: str) -> None:
 
 def test_bytes_that_nobody_asked_for_are_not_kept() -> None:
     data = make_tar([("a.jpg", b"1"), ("a.json", b"{}")])
-    members = list(walk(io.BytesIO(data), is_wanted=lambda name, _: name.endswith("json")))
+    members = list(walk("a.tar", io.BytesIO(data), is_wanted=lambda name, _: name.endswith("json")))
     assert [member.data for member in members] == [None, b"{}"]
 
 
@@ -101,7 +101,7 @@ def test_a_cut_names_the_member_that_it_cuts() -> None:
 def test_a_header_that_was_changed_ends_the_walk() -> None:
     data = bytearray(make_tar([("a.jpg", b"1"), ("b.jpg", b"2")]))
     data[1024 + 3] ^= 1
-    members = walk(io.BytesIO(bytes(data)), is_wanted=lambda _name, _num: False)
+    members = walk("a.tar", io.BytesIO(bytes(data)), is_wanted=lambda _name, _num: False)
     assert next(members).name == "a.jpg"
     with pytest.raises(TarBroken, match="tar_unreadable"):
         next(members)
@@ -115,7 +115,9 @@ def test_whatever_is_flipped_the_walk_ends_with_members_or_with_what_is_broken()
         for _ in range(rng.randrange(1, 6)):
             changed[rng.randrange(len(changed))] = rng.randrange(256)
         with contextlib.suppress(TarBroken):
-            for member in walk(io.BytesIO(changed), is_wanted=lambda _name, _num_bytes: True):
+            for member in walk(
+                "a.tar", io.BytesIO(changed), is_wanted=lambda _name, _num_bytes: True
+            ):
                 assert member.offset + member.num_bytes <= len(data)
 
 

@@ -12,6 +12,7 @@ from tars import make_tar
 from mmcore.core.rows import Row, load_part
 from mmcore.core.step import Artifact
 from mmcore.errors import ConfigError, IntegrityError
+from mmcore.ingest import work
 from mmcore.ingest.webdataset import WebdatasetLayout
 from mmcore.sample import sha256_hex
 
@@ -161,13 +162,13 @@ def test_a_tar_that_changes_after_the_scan_ends_the_run(
     tars: Callable[..., Path], ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tars(a=make_tar(sample("0")))
-    real = WebdatasetLayout.records
+    real = work.opened
 
-    def changed(self: WebdatasetLayout, raw: Any, corpus: Any) -> Any:
+    def changed(*given: Any) -> Any:
         (folder / "a.tar").write_bytes(make_tar(sample("1")))
-        return real(self, raw, corpus)
+        return real(*given)
 
-    monkeypatch.setattr(WebdatasetLayout, "records", changed)
+    monkeypatch.setattr(work, "opened", changed)
     with pytest.raises(IntegrityError, match="run again"):
         ingest(folder, WebdatasetLayout())
 

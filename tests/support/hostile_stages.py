@@ -30,7 +30,7 @@ class Hostile(Stage):
             if self.marks:
                 with open(f"{self.marks}/looks", "a") as looks:
                     looks.write(f"{sample.key} {os.getpid()}\n")
-            _do(word)
+            obey_word(word)
             if word == "bad":
                 raise SampleError("text_bad", "it says so")
             if word == "short":
@@ -72,7 +72,8 @@ class Corrupting(Stage):
         return work
 
 
-def _do(word: str) -> None:
+def obey_word(word: str) -> None:
+    """Do what a word says; most say nothing."""
     if word == "abort":
         os.abort()
     elif word == "segfault":
