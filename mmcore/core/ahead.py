@@ -9,7 +9,7 @@ writes, is as if nobody had worked ahead.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmcore import storage
@@ -75,9 +75,9 @@ def taken(stage: Stage, mark: str, sample: Sample) -> Sample | None:
     if made is None or made.by != mark or made.of != extension:
         return None
     if made.part is None:
-        return replace(sample, parts={**sample.parts, extension: replace(part, made=None)})
+        return sample.with_parts({**sample.parts, extension: Part(part.ref, part.data)})
     without = sample.without_part(extension)
-    return replace(without, parts={**without.parts, made.extension: made.part})
+    return without.with_parts({**without.parts, made.extension: made.part})
 
 
 def is_all_made(stages: Sequence[Stage], samples: Sequence[Sample]) -> bool:
@@ -114,8 +114,9 @@ def made_of(mark: str, extension: str, before: Sample, after: Outcome) -> Made |
 
 def with_made(sample: Sample, made: Made) -> Sample:
     """Return a sample with what was made of a part beside it."""
-    part = replace(sample.parts[made.of], made=made)
-    return replace(sample, parts={**sample.parts, made.of: part})
+    whole = sample.parts[made.of]
+    part = Part(whole.ref, whole.data, made)
+    return sample.with_parts({**sample.parts, made.of: part})
 
 
 @dataclass

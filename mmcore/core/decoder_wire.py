@@ -8,7 +8,6 @@ import json
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from mmcore.sample import Dropped, Made, Outcome, Part, PartRef, Quarantined, Sample
@@ -188,7 +187,7 @@ class _Reader:
 
     def part_with(self, where: Any, made: Any) -> Part:
         part = self.part(where)
-        return part if made is None else replace(part, made=self.made(made))
+        return part if made is None else Part(part.ref, part.data, self.made(made))
 
 
 def _exactly(end: socket.socket, num_bytes: int, tick: Callable[[], None]) -> memoryview:

@@ -17,7 +17,7 @@ keep can be asked. A stage whose scores are there already (`measure_image`, ...)
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from mmcore.core.stage import Stage, Worker
@@ -141,4 +141,4 @@ def without_scores(sample: Sample, modality: str) -> Sample:
     """Return a sample without what was measured of a modality, for a part that has changed."""
     prefixes = _PREFIXES[modality]
     scores = {name: value for name, value in sample.scores.items() if not name.startswith(prefixes)}
-    return replace(sample, scores=scores)
+    return Sample(sample.key, sample.parts, sample.meta, scores, sample.scratch)

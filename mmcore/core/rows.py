@@ -9,8 +9,8 @@ column of a table that has some.
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -22,7 +22,7 @@ from mmcore.core.manifest import Counts, FileRecord
 from mmcore.core.step import Artifact, TaskContext, TaskReport, canonical_json
 from mmcore.core.tables import table_of
 from mmcore.errors import IntegrityError
-from mmcore.sample import Dropped, Made, Outcome, Part, PartRef, Quarantined, Sample, sha256_hex
+from mmcore.sample import Dropped, Made, Outcome, Part, PartRef, Sample, sha256_hex
 
 ROWS_SUFFIX = ".parquet"
 BLOB_SUFFIX = ".bin"
@@ -75,30 +75,16 @@ def write_part(
 
     Bytes in memory go to the blob; the rows refer to them with `step` as their base.
     """
-    blob = io.BytesIO()
-    rows: list[dict[str, Any]] = []
-    kept = 0
-    dropped: Counter[str] = Counter()
-    quarantined: Counter[str] = Counter()
+    table = _RowTable(step, name + BLOB_SUFFIX)
     for rule, outcome in outcomes:
-        row = _row_of(rule, outcome)
-        if row.status == "kept":
-            kept += 1
-        else:
-            (dropped if row.status == "dropped" else quarantined)[row.reason] += 1
-        rows.append(_encode_row(_settle(row, blob, base=step, path=name + BLOB_SUFFIX)))
+        table.add(rule, outcome)
     files = []
-    if blob.tell():
-        files.append(file_record(context.output_url, name + BLOB_SUFFIX, blob.getvalue()))
-    files.append(
-        file_record(
-            context.output_url, name + ROWS_SUFFIX, _to_parquet(rows), num_samples=len(rows)
-        )
-    )
-    counts = Counts(
-        len(rows), kept, dict(sorted(dropped.items())), dict(sorted(quarantined.items()))
-    )
-    return TaskReport(files=files, counts=counts)
+    if table.blob.tell():
+        files.append(file_record(context.output_url, name + BLOB_SUFFIX, table.blob.getvalue()))
+    data = table_bytes(table.built())
+    num_rows = len(table.rows)
+    files.append(file_record(context.output_url, name + ROWS_SUFFIX, data, num_samples=num_rows))
+    return TaskReport(files=files, counts=table.counts())
 
 
 def read_rows(artifact: Artifact) -> Iterator[Row]:
@@ -155,11 +141,11 @@ def load_part(part: Part, bases: Mapping[str, str]) -> bytes:
 def with_loaded(sample: Sample, extensions: Iterable[str], bases: Mapping[str, str]) -> Sample:
     """Return the sample with the bytes of some of its parts in memory."""
     loaded = {
-        extension: replace(part, data=load_part(part, bases))
+        extension: Part(part.ref, load_part(part, bases), part.made)
         for extension in extensions
         if (part := sample.parts[extension]).data is None
     }
-    return replace(sample, parts={**sample.parts, **loaded}) if loaded else sample
+    return sample.with_parts({**sample.parts, **loaded}) if loaded else sample
 
 
 def file_record(
@@ -197,73 +183,106 @@ def table_bytes(table: pa.Table) -> bytes:
     return data
 
 
-def _to_parquet(rows: list[dict[str, Any]]) -> bytes:
-    has_made = any(row.get(_MADE_NAME) for row in rows)
-    schema = SCHEMA.append(pa.field(_MADE_NAME, pa.list_(_MADE))) if has_made else SCHEMA
-    return table_bytes(pa.Table.from_pylist(rows, schema=schema))
+class _RowTable:
+    """The rows of one task, held by column: a dictionary a row costs more than the rest of it."""
+
+    def __init__(self, base: str, path: str) -> None:
+        self.rows: list[tuple[str, ...]] = []
+        """Key, status, reason, detail, rule, twin, metadata."""
+        self.blob = io.BytesIO()
+        self._base = base
+        self._path = path
+        self._parts: list[tuple[Any, ...]] = []
+        self._part_offsets = [0]
+        self._made: list[tuple[Any, ...]] = []
+        self._made_offsets: list[int | None] = []
+        self._score_names: list[str] = []
+        self._scores: list[float] = []
+        self._score_offsets = [0]
+
+    def add(self, rule: str, outcome: Outcome) -> None:
+        """Add what became of a sample, and its new bytes to the blob."""
+        if isinstance(outcome, Sample):
+            sample, decided = outcome, ("kept", "", "", "", "")
+        elif isinstance(outcome, Dropped):
+            sample = outcome.sample
+            decided = ("dropped", outcome.reason, outcome.detail, rule, outcome.twin)
+        else:
+            sample = outcome.sample
+            decided = ("quarantined", outcome.reason, outcome.detail, rule, "")
+        self.rows.append((sample.key, *decided, canonical_json(dict(sample.meta)).decode()))
+        num_made = len(self._made)
+        for extension, part in sorted(sample.parts.items()):
+            self._parts.append((extension, *self._place_of(part, sample.key)))
+            if part.made is not None:
+                self._add_made(part.made, sample.key)
+        self._part_offsets.append(len(self._parts))
+        # a row without any has no list
+        self._made_offsets.append(num_made if len(self._made) > num_made else None)
+        for name, score in sorted(sample.scores.items()):
+            self._score_names.append(name)
+            self._scores.append(float(score))
+        self._score_offsets.append(len(self._scores))
+
+    def counts(self) -> Counts:
+        """Return how many samples there are, by what became of them."""
+        found = Counter((status, reason) for _, status, reason, *_ in self.rows)
+        dropped, quarantined = (
+            {reason: found[status, reason] for status, reason in sorted(found) if status == wanted}
+            for wanted in ("dropped", "quarantined")
+        )
+        return Counts(len(self.rows), found["kept", ""], dropped, quarantined)
+
+    def built(self) -> pa.Table:
+        """Return the table."""
+        *words, meta = _by_column(self.rows, [*SCHEMA.names[:6], "meta"])
+        parts = _structs(self._parts, _PART)
+        names = pa.array(self._score_names, pa.string())
+        scores = pa.array(self._scores, pa.float64())
+        arrays = [
+            *(pa.array(column, pa.string()) for column in words),
+            pa.ListArray.from_arrays(
+                _offsets(self._part_offsets), parts, SCHEMA.field("parts").type
+            ),
+            pa.array(meta, pa.string()),
+            pa.MapArray.from_arrays(_offsets(self._score_offsets), names, scores),
+        ]
+        if not self._made:
+            return pa.Table.from_arrays(arrays, schema=SCHEMA)
+        offsets = _offsets([*self._made_offsets, len(self._made)])
+        made_type = pa.list_(_MADE)
+        arrays.append(pa.ListArray.from_arrays(offsets, _structs(self._made, _MADE), made_type))
+        return pa.Table.from_arrays(arrays, schema=SCHEMA.append(pa.field(_MADE_NAME, made_type)))
+
+    def _place_of(self, part: Part, key: str) -> tuple[str, str, int, int, str]:
+        """Return where the bytes of a part lie; new ones go to the blob."""
+        ref = part.ref
+        if ref is not None:
+            return ref.base, ref.path, ref.offset, ref.num_bytes, ref.sha256
+        data = part.data
+        assert data is not None, f"a part of {key} has no bytes"
+        offset = self.blob.tell()
+        self.blob.write(data)
+        return self._base, self._path, offset, len(data), sha256_hex(data)
+
+    def _add_made(self, made: Made, key: str) -> None:
+        where = (None,) * 5 if made.part is None else self._place_of(made.part, key)
+        self._made.append((made.of, made.by, made.extension, *where))
 
 
-def _row_of(rule: str, outcome: Outcome) -> Row:
-    if isinstance(outcome, Dropped):
-        return Row(outcome.sample, "dropped", outcome.reason, outcome.detail, rule, outcome.twin)
-    if isinstance(outcome, Quarantined):
-        return Row(outcome.sample, "quarantined", outcome.reason, outcome.detail, rule)
-    return Row(outcome, "kept")
+def _by_column(rows: list[tuple[Any, ...]], names: list[str]) -> list[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * len(names)
 
 
-def _settle(row: Row, blob: io.BytesIO, *, base: str, path: str) -> Row:
-    """Give every part a reference, appending new bytes to the blob."""
-
-    def settled(part: Part) -> Part:
-        if part.ref is not None:
-            return part
-        assert part.data is not None, f"a part of {row.sample.key} has no bytes"
-        ref = PartRef(base, path, blob.tell(), len(part.data), sha256_hex(part.data))
-        blob.write(part.data)
-        return Part(ref, made=part.made)
-
-    parts = {}
-    for extension, part in sorted(row.sample.parts.items()):
-        parts[extension] = part = settled(part)
-        if part.made is not None and part.made.part is not None:
-            made = replace(part.made, part=settled(part.made.part))
-            parts[extension] = replace(part, made=made)
-    return replace(row, sample=replace(row.sample, parts=parts))
+def _structs(rows: list[tuple[Any, ...]], kind: pa.StructType) -> pa.StructArray:
+    fields = [kind.field(number) for number in range(kind.num_fields)]
+    columns = _by_column(rows, [field.name for field in fields])
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, fields, strict=True)]
+    return pa.StructArray.from_arrays(arrays, fields=fields)
 
 
-def _encode_row(row: Row) -> dict[str, Any]:
-    sample = row.sample
-    parts = [
-        {
-            "extension": extension,
-            # not asdict, which copies: this is done for every part of every sample
-            "base": part.ref.base,
-            "path": part.ref.path,
-            "offset": part.ref.offset,
-            "num_bytes": part.ref.num_bytes,
-            "sha256": part.ref.sha256,
-        }
-        for extension, part in sorted(sample.parts.items())
-        if part.ref is not None
-    ]
-    row_of = {
-        "key": sample.key,
-        "status": row.status,
-        "reason": row.reason,
-        "detail": row.detail,
-        "rule": row.rule,
-        "twin": row.twin,
-        "parts": parts,
-        "meta": canonical_json(dict(sample.meta)).decode(),
-        "scores": sorted((name, float(score)) for name, score in sample.scores.items()),
-    }
-    made = [_encode_made(part.made) for _, part in sorted(sample.parts.items()) if part.made]
-    return {**row_of, _MADE_NAME: made} if made else row_of
-
-
-def _encode_made(made: Made) -> dict[str, Any]:
-    where = {} if made.part is None or made.part.ref is None else asdict(made.part.ref)
-    return {"of": made.of, "by": made.by, "extension": made.extension, **where}
+def _offsets(offsets: Sequence[int | None]) -> pa.Array:
+    return pa.array(offsets, pa.int32())
 
 
 def _decode_made(values: dict[str, Any]) -> Made:

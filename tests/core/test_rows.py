@@ -3,20 +3,24 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmcore.core.manifest import Counts, Manifest
 from mmcore.core.rows import (
+    SCHEMA,
     load_part,
     read_kept,
     read_rows,
     rows_files,
+    table_bytes,
     with_loaded,
     write_part,
 )
 from mmcore.core.step import Artifact, Inputs, TaskContext, TaskReport
 from mmcore.errors import IntegrityError
-from mmcore.sample import Dropped, Outcome, Part, PartRef, Quarantined, Sample, sha256_hex
+from mmcore.sample import Dropped, Made, Outcome, Part, PartRef, Quarantined, Sample, sha256_hex
 
 
 def sample(key: str, data: bytes = b"abc") -> Sample:
@@ -136,3 +140,37 @@ def test_only_the_parts_that_are_asked_for_are_loaded(tmp_path: Path) -> None:
     assert loaded.parts["txt"].ref == ref
     assert loaded.parts["png"].data is None
     assert lazy.parts["txt"].data is None
+
+
+def test_a_table_by_column_has_the_bytes_of_one_by_row(tmp_path: Path) -> None:
+    made = Made("mark", "txt", "ids", Part(data=b"12"))
+    nothing = Made("mark", "txt", "ids", None)
+    whole = sample("a")
+    outcomes: list[Outcome] = [
+        replace(whole, parts={"txt": Part(data=b"abc", made=made), "jpg": Part(data=b"p")}),
+        replace(sample("b"), scores={}),
+        Dropped(replace(sample("c"), parts={"txt": Part(data=b"", made=nothing)}), "few", "1 < 2"),
+        Quarantined(Sample("d"), "undecodable"),
+    ]
+    for number, some in enumerate((outcomes, outcomes[1:2], [])):
+        report = write(tmp_path, *(("rule", one) for one in some), name=f"part-{number}")
+        data = (tmp_path / f"part-{number}.parquet").read_bytes()
+        table = pq.read_table(pa.BufferReader(data))
+        assert ("made" in table.column_names) == (number == 0)
+        if number == 0:
+            assert table["made"].null_count == 2, "a row without any has no list"
+        else:
+            assert table_bytes(pa.Table.from_pylist(table.to_pylist(), schema=SCHEMA)) == data
+        assert report.counts is not None
+        assert report.counts.found == len(some)
+    first, second, third, fourth = read_rows(artifact_of(tmp_path, write(tmp_path, *(
+        ("rule", one) for one in outcomes))))  # fmt: skip
+    ref = PartRef("clean", "part-000000.bin", 0, 1, sha256_hex(b"p"))
+    assert first.sample.parts["jpg"] == Part(ref)
+    kept = first.sample.parts["txt"].made
+    assert kept is not None
+    assert kept.part is not None
+    assert kept.part.ref == PartRef("clean", "part-000000.bin", 4, 2, sha256_hex(b"12"))
+    assert second.sample.parts["txt"].made is None
+    assert third.sample.parts["txt"].made == nothing
+    assert (fourth.status, fourth.sample.parts) == ("quarantined", {})

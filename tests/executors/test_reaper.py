@@ -7,6 +7,7 @@ import sys
 
 import processes
 
+from mmcore.core.process import Status
 from mmcore.executors.reaper import Reaper, descendants
 
 DRIVER = """
@@ -49,3 +50,16 @@ def test_a_closed_reaper_is_gone_and_has_killed_nobody() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_look_that_asks_for_new_processes_alone_finds_what_a_whole_one_finds() -> None:
+    seen: dict[int, Status] = {}
+    before = descendants(os.getpid(), seen)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            whole = descendants(os.getpid())
+            assert descendants(os.getpid(), seen) == whole
+            assert set(whole) - set(before) == {child.pid}
+        finally:
+            child.kill()
+    assert child.pid not in descendants(os.getpid(), seen)
