@@ -138,6 +138,16 @@ def test_batches_of_like_length_need_less_padding_and_hold_the_same_samples() ->
     assert means != sorted(means)
 
 
+def test_samples_of_one_length_stay_in_their_order() -> None:
+    """On any processor: a sort that is not stable has another order on each."""
+    lengths = np.arange(960) % 3
+    as_they_come = indices(stream_of(order(plain(960)))[:8])
+    after = stream_of(order(plain(960), lengths=[lengths], num_sorted_batches=8))[:8]
+    expected = sorted(as_they_come, key=lambda index: lengths[index])
+    found = sorted(after, key=lambda batch: expected.index(batch[0][1]))
+    assert indices(found) == expected
+
+
 def test_order_does_not_depend_on_how_large_numbers_are() -> None:
     huge = 5_000_000_000
     one = Order((Stream(huge, huge, "a"), Stream(huge, 2 * huge, "b")), 0, 1024)
