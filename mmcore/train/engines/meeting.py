@@ -8,6 +8,7 @@ import struct
 from datetime import timedelta
 
 from torch import distributed as dist
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from mmcore.errors import RanksLost
 from mmcore.train.engines.world import World
@@ -50,7 +51,7 @@ def interface_towards(address: str) -> str | None:
     return None
 
 
-def _store(world: World, patience: timedelta) -> dist.Store:
+def _store(world: World, patience: timedelta) -> Store:
     """Return where ranks tell each other their addresses; the first one serves it.
 
     torch by itself would listen on all interfaces.
@@ -68,10 +69,10 @@ def _store(world: World, patience: timedelta) -> dist.Store:
             # the address may be that of a service in front of this host
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            return dist.TCPStore(
+            return TCPStore(
                 world.address, world.port, world.num_ranks, True, patience, wait_for_workers=False
             )
-        return dist.TCPStore(
+        return TCPStore(
             world.address,
             world.port,
             world.num_ranks,
@@ -80,4 +81,4 @@ def _store(world: World, patience: timedelta) -> dist.Store:
             wait_for_workers=False,
             master_listen_fd=listener.detach(),
         )
-    return dist.TCPStore(world.address, world.port, world.num_ranks, False, patience)
+    return TCPStore(world.address, world.port, world.num_ranks, False, patience)
