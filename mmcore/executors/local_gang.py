@@ -26,8 +26,9 @@ _SILENCE_SECONDS = 15.0
 """A rank that is frozen is given up after so long; found and killed within 30 s, loaded or not."""
 _START_SECONDS = 120.0
 """The same for one that has not said anything yet."""
-_GRACE_SECONDS = 2.0
-"""When a rank has lost a peer: for the one that died to be seen."""
+_GRACE_SECONDS = 8.0
+"""When a rank has lost a peer: for the one that died to be seen, or to say itself what it met while
+it lets go of its files."""
 _STOP_SECONDS = 8.0
 """For ranks that were told to stop to write a checkpoint; the run's watchdog waits for 15 s."""
 

@@ -54,8 +54,10 @@ def run_gang(
     scratch = tempfile.mkdtemp(prefix="mm-ray-train-")
     loop_config = {"function": function, "config": dict(config), "reports": reports,
                    "orders": orders}  # fmt: skip
-    trainer = _make_trainer(loop_config, num_ranks=num_ranks, scratch=scratch)
     gang = _Gang()
+    trainer = _make_trainer(
+        loop_config, num_ranks=num_ranks, scratch=scratch, controllers=gang.controllers
+    )
     failures: list[BaseException] = []
     thread = threading.Thread(target=_fit, args=(trainer, failures), daemon=True)
     thread.start()
@@ -70,14 +72,14 @@ def run_gang(
         # what is left of the gang ends with the connection; but Ray ends the whole process, in
         # the middle of cleaning up, when a thread still waits for a cluster that it has left
         try:
-            for rank in gang.ranks:
-                ray.kill(rank)
+            gang.kill()
             thread.join(_CANCEL_SECONDS if gang.ranks else 0.0)
         finally:  # also where the cluster is gone
             leave()
         raise
     finally:
         if ray.is_initialized():
+            gang.kill()
             reports.shutdown(force=True)
             orders.shutdown(force=True)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -87,7 +89,9 @@ def run_gang(
         ) from failures[0]
 
 
-def _make_trainer(loop_config: dict[str, Any], *, num_ranks: int, scratch: str) -> Any:
+def _make_trainer(
+    loop_config: dict[str, Any], *, num_ranks: int, scratch: str, controllers: list[ActorHandle]
+) -> Any:
     # Ray Train takes seconds to load, and data work does without
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -96,7 +100,7 @@ def _make_trainer(loop_config: dict[str, Any], *, num_ranks: int, scratch: str) 
         PlacementGroupCleanerCallback,
     )
 
-    from mmcore.executors.ray_meeting import MeetingConfig
+    from mmcore.executors.ray_meeting import MeetingConfig, run_controller
 
     # a process of seconds to start as well; a run that is preempted goes on from its commits
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -117,6 +121,9 @@ def _make_trainer(loop_config: dict[str, Any], *, num_ranks: int, scratch: str) 
                 for callback in super()._create_default_callbacks()
                 if not isinstance(callback, DatasetsCallback | PlacementGroupCleanerCallback)
             ]
+
+        def _initialize_and_run_controller(self, **options: Any) -> Any:
+            return run_controller(controllers, **options)
 
     use_gpu = ray.cluster_resources().get("GPU", 0) >= num_ranks
     return Trainer(
@@ -180,8 +187,15 @@ class _Gang:
     """What the driver knows of its ranks."""
 
     ranks: list[ActorHandle] = field(default_factory=list)
+    controllers: list[ActorHandle] = field(default_factory=list)
+    """Who starts them again."""
     listens: bool = False
     """Whether it ends by itself when it is told to."""
+
+    def kill(self) -> None:
+        """Leave none of them behind; those that have ended stay so."""
+        for actor in (*self.controllers, *self.ranks):
+            ray.kill(actor)
 
 
 @dataclass(frozen=True)

@@ -211,11 +211,15 @@ def test_the_driver_or_the_raylet_is_killed_and_the_next_run_goes_on(
 ) -> None:
     training = Disturbed(tmp_path / "t", inputs, TINY_MODEL)
     driver = training.start([Disturbance(step=5, rank=1, victim=victim)], executor=executor)
-    said, _ = driver.communicate(timeout=300)
-    print(said)
-    processes.wait_until(
-        lambda: not processes.with_text(training.mark), seconds=30, what="nobody is left"
-    )
+    try:
+        said, _ = driver.communicate(timeout=900)
+        print(said)
+        processes.wait_until(
+            lambda: not processes.with_text(training.mark), seconds=30, what="nobody is left"
+        )
+    finally:
+        driver.kill()
+        processes.kill(processes.with_text(training.mark))
     if driver.returncode:
         training.run()
         assert any("attempt 2 goes on from step " in message for message in training.messages)

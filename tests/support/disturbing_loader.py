@@ -81,7 +81,7 @@ class _Open:
         step = where["epoch"] * num_steps + where.get("first_step", 0)
         rank, num_ranks = where["rank"], where["num_ranks"]
         directory = Path(self._loader.directory)
-        for batch in self._inner.epoch(split, **where):  # type: ignore[arg-type]
+        for batch in self._inner.epoch(split, **where):
             for number, one in enumerate(self._loader.disturbances):
                 mark = directory / f"disturbed-{number}"
                 if (one.step, one.rank) == (step, rank) and not mark.exists():

@@ -119,11 +119,11 @@ def ray_hosts(directory: Path, *, num_hosts: int, num_cpus: int = 1) -> Iterator
         "RAY_enable_metrics_collection": "0",
         # a host that is gone is told from a slow one in seconds, not in half a minute
         "RAY_health_check_period_ms": "1000",
-        "RAY_health_check_failure_threshold": "3",
+        "RAY_health_check_failure_threshold": "8",
         # the nodes are all of this test; else their work waits for everybody else's
         "RAY_worker_niceness": "0",
         # and one that does not come back is given up soon
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "40",
         "RAY_ADDRESS": f"{Hosts.address(0)}:{_HEAD_PORT}",
         "RAY_TMPDIR": tempfile.mkdtemp(prefix="mmray-", dir="/tmp"),  # sockets have short names
         "MM_TEST_HOSTS": mark,

@@ -8,7 +8,7 @@ import struct
 from datetime import timedelta
 
 from torch import distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, says its page
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from mmcore.errors import RanksLost
 from mmcore.train.engines.world import World
@@ -51,7 +51,7 @@ def interface_towards(address: str) -> str | None:
     return None
 
 
-def _store(world: World, patience: timedelta) -> TCPStore:
+def _store(world: World, patience: timedelta) -> Store:
     """Return where ranks tell each other their addresses; the first one serves it.
 
     torch by itself would listen on all interfaces.
