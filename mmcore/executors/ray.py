@@ -35,6 +35,7 @@ from ray.util.queue import Empty, Queue
 
 from mmcore.core.cancel import StopSwitch
 from mmcore.core.executor import ONE_CPU, ItemT, Resources, ResultT
+from mmcore.core.host_memory import available_host_bytes
 from mmcore.errors import ConfigError, MmError, RanksLost, RunCancelled, StepError
 from mmcore.executors.peers import is_of_a_lost_peer
 from mmcore.executors.reaper import Reaper
@@ -159,6 +160,13 @@ class RayExecutor:
         # of GPUs as many as are wanted, or the ranks run on processors
         num_gpus = int(has.get("GPU", 0))
         return min(most, num_gpus or max(int(has.get("CPU", 1)), 1))
+
+    def memory_bytes(self) -> int:
+        self._start()
+        if self._reaper is not None:  # a cluster of our own is this machine
+            return available_host_bytes()
+        has = ray.cluster_resources()
+        return int(has.get("memory", 0) + has.get("object_store_memory", 0))
 
     def close(self) -> None:
         """Leave the cluster, and stop it if this run started it.
