@@ -50,7 +50,17 @@ def test_what_the_clock_said_of_each_second_is_a_curve_and_memory_that_of_the_la
     assert curves["throughput"]["step"] == [4, 9, 14, 19]
     assert curves["throughput"]["samples_per_second"] == [80.0, 90.0, 80.0, 90.0]
     assert curves["throughput"]["data_stall"] == [0.01, 0.02, 0.01, 0.02]
-    assert curves["memory"] == {"step": [9, 19], "memory_mib": [521.0, 531.0]}
+    assert curves["memory"] == {
+        "step": [9, 19],
+        "memory_mib": [521.0, 531.0],
+        "rank 0": [256.0, 256.0],
+        "rank 1": [521.0, 531.0],
+    }
+    newest = dict(curves["now"])
+    assert newest["Samples per second"] == "90.0"
+    assert newest["Waiting for data"] == "2.0%"
+    assert newest["Memory by rank, MiB"] == "256, 531"
+    assert newest["Gradient norm"] == "1"
 
 
 def test_the_clock_is_drawn_and_what_was_not_measured_is_left_out(
