@@ -153,6 +153,19 @@ def test_a_training_that_runs_is_shown_live(
     expect(page.get_by_text("no run is at it")).to_be_visible()
 
 
+def test_the_page_of_a_run_draws_what_it_trains_at_this_moment(
+    root: Path, make_app: Callable[..., Starlette]
+) -> None:
+    log = RunLog(str(root), recipe="small.yaml", name="small", executor="local")
+    log.event("step_started", "train", {"num_tasks": 1, "num_resumed": 0})
+    running = write_training(root, epochs=1, is_committed=False)
+    client = log_in(make_app(root))
+    assert f"small/{running}" in client.get(f"/runs/{log.run_id}").text.partition("data-curves")[2]
+    log.event("step_finished", "train", {"counts": {"found": 0}, "seconds": 1.0})
+    assert "data-curves" not in client.get(f"/runs/{log.run_id}").text
+    log.finish("done")
+
+
 @pytest.mark.parametrize("viewport", [(1280, 900), (390, 844)])
 def test_training_fits_the_screen(
     trained: tuple[Path, str, str],
