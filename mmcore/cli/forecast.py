@@ -41,9 +41,9 @@ def forecast(
 
     A few steps are taken with the recipe's engine and ranks, on batches of the dataset if it is
     there, and on made-up ones of the largest size if not; nothing is written. Bytes per rank are
-    those of ZeRO's theory, with DeepSpeed's float32 copy; activations are measured. `checkpt` is the
-    copy that checkpoints are written from, with the host. `fits` is said of this machine with all
-    ranks on it, that copy included. Example: mm forecast x.yaml --ranks 1,2,4
+    those of ZeRO's theory, with DeepSpeed's float32 copy; activations are measured. `checkpt` is
+    the copy that checkpoints are written from, with the host. `fits` is said of this machine with
+    all ranks on it, that copy included. Example: mm forecast x.yaml --ranks 1,2,4
     """
     from mmcore.executors import make_executor
 
