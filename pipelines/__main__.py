@@ -21,9 +21,10 @@ from mmcore.cli.options import (
     say,
 )
 from mmcore.cli.run import summary_lines
+from mmcore.core.graph import committed
 from mmcore.errors import MmError, RunCancelled
 from mmcore.recipe.build import load_recipe
-from mmcore.recipe.execute import absolute_root, committed, plan_recipe, summarise
+from mmcore.recipe.execute import absolute_root, plan_recipe, summarise
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -19,6 +19,7 @@ from prefect.flows import Flow
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed, Failed
 
+from mmcore.core.graph import committed
 from mmcore.core.runs import read_events
 from mmcore.errors import GateRefused, MmError, RunCancelled, StepError
 from mmcore.operate.alerts import send_alert
@@ -31,7 +32,7 @@ from mmcore.operate.deployments import (
     load_deployment_config,
 )
 from mmcore.recipe.build import LoadedRecipe, load_recipe
-from mmcore.recipe.execute import absolute_root, committed, plan_recipe
+from mmcore.recipe.execute import absolute_root, plan_recipe
 from mmcore.recipe.retrain import (
     conclude,
     consider,

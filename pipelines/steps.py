@@ -17,7 +17,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from mmcore.cli.progress import describe_counts
-from mmcore.core.graph import Plan
+from mmcore.core.graph import Plan, committed
 from mmcore.core.lineage import SHARD_STEP
 from mmcore.core.runner import Event, Run, StepResult
 from mmcore.core.step import Artifact
@@ -28,12 +28,12 @@ from mmcore.recipe.contents import report_on_run
 from mmcore.recipe.execute import (
     NOTHING_TO_DO,
     Summary,
-    committed,
     describe_plan,
     open_run,
     plan_recipe,
     summarise,
 )
+from mmcore.recipe.feasible import check_feasible
 from pipelines.threads import StepThread, in_daemon_thread
 
 IsEnough = Callable[[Mapping[str, Artifact]], bool]
@@ -70,6 +70,7 @@ async def run_steps(
         run, log = await thread.call(opened.__enter__)
         plan = await thread.call(run.plan, until)
         log.planned(describe_plan(loaded, plan))
+        await thread.call(check_feasible, loaded, plan, root, where.memory_bytes)
         get_run_logger().info(
             "run %s: %d of %d steps to do", log.run_id, len(plan.to_run), len(plan.steps)
         )

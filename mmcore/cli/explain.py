@@ -9,6 +9,7 @@ from mmcore.cli.options import DEFAULT_ROOT, AsJson, Root, print_json, say
 from mmcore.core.explain import explain as explain_sample
 from mmcore.core.explain import find_keys
 from mmcore.core.lineage import find_dataset
+from mmcore.errors import ConfigError
 from mmcore.recipe.execute import absolute_root
 
 app = new_app()
@@ -18,18 +19,32 @@ _MAX_NAMED = 10
 @app.command()
 def explain(
     sample: Annotated[
-        str, typer.Argument(metavar="SAMPLE", help="A key, or the name it had in the corpus")
-    ],
+        str | None,
+        typer.Argument(metavar="[SAMPLE]", help="A key, or the name it had in the corpus"),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="NAME or NAME/VERSION; default: the newest dataset")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="NAME/VERSION: every dataset version it learned from")
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="With --model: the samples of that step, in order")
     ] = None,
     root: Root = DEFAULT_ROOT,
     as_json: AsJson = False,
 ) -> int:
     """Say where a sample came from, what was measured, which rule dropped it or where it lies,
-    and which models learned from it.
+    and which models learned from it; or of a model, what it learned from, to the step.
     """
     root = absolute_root(root)
+    if (sample is None) == (model is None) or (step is not None and model is None):
+        raise ConfigError(
+            "say what is to be explained: a SAMPLE, or --model NAME/VERSION with --step N or not."
+        )
+    if model is not None:
+        return _explain_model(root, model, step, as_json=as_json)
+    assert sample is not None, "one of both is there"
     found = find_dataset(root, dataset)
     stories: list[Any] = [
         explain_sample(root, found, key) for key in find_keys(root, found, sample)
@@ -40,6 +55,31 @@ def explain(
     for story in stories:
         print("\n".join(_lines(story)), end="\n\n")
     say(f"{len(stories)} sample{'s' if len(stories) != 1 else ''} of {found}")
+    return 0
+
+
+def _explain_model(root: str, model: str, step: int | None, *, as_json: bool) -> int:
+    from mmcore.recipe.learned import find_learned
+
+    found = find_learned(root, model)
+    told: dict[str, Any] = {
+        "model": model,
+        "train_fingerprint": found.train.manifest.fingerprint,
+        "datasets": found.datasets,
+        "step": step,
+        "samples": None if step is None else found.samples(step),
+    }
+    if as_json:
+        print_json("explain.model", told)
+        return 0
+    print(f"{model}: train {told['train_fingerprint'][:16]}")
+    for one in told["datasets"]:
+        part = f" as {one['in_mix']}" if one["in_mix"] else ""
+        share = "".join(f", {name} {one[name]:g}" for name in ("weight", "repeats") if one[name])
+        print(f"  learned  {one['dataset']}{part}{share}: {one['num_samples']} samples")
+    for place, one in enumerate(told["samples"] or ()):
+        again = f", time {one['visit'] + 1}" if one["visit"] else ""
+        print(f"  {place:>7}  {one['dataset']} {one['key']}{again}")
     return 0
 
 

@@ -41,8 +41,9 @@ def forecast(
 
     A few steps are taken with the recipe's engine and ranks, on batches of the dataset if it is
     there, and on made-up ones of the largest size if not; nothing is written. Bytes per rank are
-    those of ZeRO's theory, with DeepSpeed's float32 copy; activations are measured. `fits` is said
-    of this machine with all ranks on it.
+    those of ZeRO's theory, with DeepSpeed's float32 copy; activations are measured. `checkpt` is
+    the copy that checkpoints are written from, with the host. `fits` is said of this machine with
+    all ranks on it, that copy included. Example: mm forecast x.yaml --ranks 1,2,4
     """
     from mmcore.executors import make_executor
 
@@ -82,12 +83,23 @@ def _table(found: Forecast) -> Iterator[str]:
     frozen = f" and {found.num_frozen:,} frozen" if found.num_frozen else ""
     yield f"{found.num_trained:,} weights{frozen}, {found.precision}, {found.optimizer}"
     yield f"{_size(found.available_bytes)} are free here\n"
-    names = ("weights", "grads", "optimizer", "bucket", "activ.", "total", "on device")
+    names = (
+        "weights",
+        "grads",
+        "optimizer",
+        "bucket",
+        "activ.",
+        "total",
+        "on device",
+        "checkpoint",
+    )
     titles = "".join(f"{name:>11}" for name in names)
     yield f"ranks  ZeRO  {'offload':<18}{titles}  fits"
     for one in found.cases:
         values = (one.weights, one.gradients, one.optimizer, one.bucket, one.activations)
-        sizes = "".join(f"{_size(v):>11}" for v in (*values, one.total, one.on_device))
+        sizes = "".join(
+            f"{_size(v):>11}" for v in (*values, one.total, one.on_device, one.snapshot)
+        )
         yield f"{one.num_ranks:>5}  {one.zero_stage:>4}  {one.offload:<18}{sizes}  {_fits(one)}"
 
 

@@ -15,6 +15,7 @@ from mmcore.cli.options import (
 )
 from mmcore.recipe.build import load_recipe
 from mmcore.recipe.execute import absolute_root, plan_recipe
+from mmcore.recipe.feasible import check_feasible
 
 app = new_app()
 
@@ -27,10 +28,14 @@ def plan(
     until: Until = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> int:
-    """Show which steps would run, why, and how long they took the last time. Reads no data."""
-    found = plan_recipe(
-        load_recipe(recipe, overrides=overrides), root=absolute_root(root), until=until
-    )
+    """Show which steps would run, why, and how long they took the last time.
+
+    Reads no data. What a training asks for that cannot be had is said here: datasets to mix that
+    are not there, weights that are no model, more memory than there is. Exit code 2.
+    """
+    loaded = load_recipe(recipe, overrides=overrides)
+    found = plan_recipe(loaded, root=absolute_root(root), until=until)
+    check_feasible(loaded, found, absolute_root(root))
     if as_json:
         steps = [asdict(step) for step in found.steps]
         num_files = len(found.source.files)

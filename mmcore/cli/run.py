@@ -20,11 +20,11 @@ from mmcore.cli.options import (
     print_json,
     say,
 )
+from mmcore.core.graph import committed
 from mmcore.recipe.build import load_recipe
 from mmcore.recipe.execute import (
     Summary,
     absolute_root,
-    committed,
     plan_recipe,
     run_recipe,
     summarise,

@@ -76,6 +76,10 @@ class Executor(Protocol):
         """Return how many ranks can be placed at this moment, `most` at the most."""
         ...
 
+    def memory_bytes(self) -> int:
+        """Return how much memory ranks can have together, on all hosts that they may be on."""
+        ...
+
     def close(self) -> None:
         """Let go of every process and connection, whatever they are doing."""
         ...

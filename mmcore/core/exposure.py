@@ -61,25 +61,42 @@ def seen_by(root: str, name: str, held: Iterable[Holding]) -> list[dict[str, Jso
         model = str(_get(evaluation.manifest.identity, "inputs", "train"))
         judged.setdefault(model, set()).update(key for key, split in on.items() if split == "test")
     found = []
-    for train in committed_artifacts(storage.join(root, STEPS, name, "train")):
-        fingerprint = train.manifest.fingerprint
-        dataset = str(_get(train.manifest.identity, "inputs", SHARD_STEP))
-        roles = {
-            **dict.fromkeys(sorted(judged.get(fingerprint, ())), "test"),
-            **splits.get(dataset, {}),
-        }
-        if roles:
-            found.append(_training(root, name, train, dataset, roles))
+    # a training of another recipe may have mixed a version of this dataset in
+    for recipe in storage.list_directories(storage.join(root, STEPS)):
+        for train in committed_artifacts(storage.join(root, STEPS, recipe, "train")):
+            dataset = str(_get(train.manifest.identity, "inputs", SHARD_STEP))
+            roles = dict.fromkeys(sorted(judged.get(train.manifest.fingerprint, ())), "test")
+            mixed = mixed_versions(train)
+            own = splits.get(dataset, {}) if recipe == name else {}
+            is_learned = not mixed or "" in mixed
+            roles |= {key: split for key, split in own.items() if is_learned or split != "train"}
+            for version in filter(None, mixed):
+                there = [each for each in splits if each.startswith(version)]
+                learned = [key for each in there for key, s in splits[each].items() if s == "train"]
+                if learned and not own:
+                    dataset = there[0]
+                roles |= dict.fromkeys(learned, "train")
+            if roles:
+                found.append(_training(root, recipe, train, f"{name}/{dataset[:16]}", roles))
     return found
 
 
+def mixed_versions(train: Artifact) -> list[str]:
+    """Return the first 16 digits of each dataset version in the mix of a training, in its order.
+
+    Empty without a mix; an empty one stands for the recipe's own.
+    """
+    mix: Any = _get(train.manifest.identity, "work", "loader", "mix")
+    return [str(one["version"]) for one in (mix or {}).values()]
+
+
 def _training(
-    root: str, name: str, train: Artifact, dataset: str, roles: Mapping[str, str]
+    root: str, recipe: str, train: Artifact, dataset: str, roles: Mapping[str, str]
 ) -> dict[str, Json]:
     fingerprint = train.manifest.fingerprint
     names: list[Json] = [
         f"{one.manifest.facts['model_name']}/{one.manifest.facts['version']}"
-        for one in made_from(root, name, "register", train=fingerprint)
+        for one in made_from(root, recipe, "register", train=fingerprint)
     ]
     by_split: dict[str, Json] = {
         ROLES.get(split, split): list(_with(roles, split)) for split in sorted(set(roles.values()))
@@ -87,7 +104,7 @@ def _training(
     return {
         "train_fingerprint": fingerprint,
         "versions": names,
-        "dataset": f"{name}/{dataset[:16]}",
+        "dataset": dataset,
         "roles": by_split,
         "epochs": _get(train.manifest.identity, "work", "train", "epochs"),
     }

@@ -200,6 +200,15 @@ def make_plan(graph: Graph, root: str, targets: Sequence[str] = ()) -> Plan:
     return Plan((done, *planned), state, ground)
 
 
+def committed(plan: Plan) -> dict[str, Artifact]:
+    """Return the artifacts that a plan found committed."""
+    found = {}
+    for step in plan.steps:
+        if step.url is not None and (manifest := load_manifest(step.url)) is not None:
+            found[step.name] = Artifact(step.url, manifest)
+    return found
+
+
 def _plan_steps(
     graph: Graph,
     root: str,
@@ -264,6 +273,7 @@ __all__ = [
     "Graph",
     "Plan",
     "PlannedStep",
+    "committed",
     "load_memory",
     "make_plan",
     "remember",

@@ -12,6 +12,7 @@ from mmcore.core import heap
 from mmcore.core.cancel import StopSwitch
 from mmcore.core.decoder import close_idle
 from mmcore.core.executor import ONE_CPU, ItemT, Resources, ResultT
+from mmcore.core.host_memory import available_host_bytes
 from mmcore.errors import StepError
 from mmcore.executors.children import die_with_parent, kill_with_all_below
 from mmcore.executors.local_gang import run_gang
@@ -72,6 +73,9 @@ class LocalExecutor:
 
     def num_ranks_now(self, most: int) -> int:
         return most
+
+    def memory_bytes(self) -> int:
+        return available_host_bytes()
 
     def close(self) -> None:
         """Kill the workers of a map that was left before its end, and this process's decoders."""

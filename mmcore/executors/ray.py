@@ -29,6 +29,7 @@ from ray.exceptions import RayTaskError, WorkerCrashedError
 from mmcore.core import heap
 from mmcore.core.cancel import StopSwitch
 from mmcore.core.executor import ONE_CPU, ItemT, Resources, ResultT
+from mmcore.core.host_memory import available_host_bytes
 from mmcore.errors import ConfigError, MmError, StepError
 from mmcore.executors.ray_gang import run_gang
 from mmcore.executors.reaper import Reaper
@@ -126,6 +127,13 @@ class RayExecutor:
         # of GPUs as many as are wanted, or the ranks run on processors
         num_gpus = int(has.get("GPU", 0))
         return min(most, num_gpus or max(int(has.get("CPU", 1)), 1))
+
+    def memory_bytes(self) -> int:
+        self._start()
+        if self._reaper is not None:  # a cluster of our own is this machine
+            return available_host_bytes()
+        has = ray.cluster_resources()
+        return int(has.get("memory", 0) + has.get("object_store_memory", 0))
 
     def close(self) -> None:
         """Leave the cluster, and stop it if this run started it.

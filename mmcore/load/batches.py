@@ -71,7 +71,8 @@ class MultimodalLoader:
     """So many batches in a row are sorted by the length of their captions and come in a drawn
     order: less padding. 0 leaves batches as they come."""
     pack_tokens: int = 0
-    """Captions are also given in rows of so many tokens, several to a row. 0 for none."""
+    """Captions are also given in rows of so many tokens, several to a row, and the text encoder
+    reads those: the same features, and no padding to compute. 0 for none."""
     fold: Fold | None = None
     """Trains on a part of what is there and holds a part out: `mm crossvalidate` sets it."""
     image_augment: ImageAugment = field(default_factory=ImageAugment)
@@ -118,6 +119,8 @@ class MultimodalLoader:
         """Return what decides the batches, besides the dataset."""
         found = {name: value for name, value in asdict(self).items() if name not in _PLACEMENT}
         found["mix"] = {name: one.identity() for name, one in self.mix.items()}
+        if len(self.mix) > 1:  # the order of the stream, and JSON has its own
+            found["mix_order"] = list(self.mix)
         found["requires"] = list(self.requires)
         if self.fold is None:
             del found["fold"]
@@ -143,6 +146,14 @@ class MultimodalLoader:
             for name, one in self.mix.items()
         }
         return OpenMultimodal(self, own, mixed, tokenizer)
+
+    def check_mix_is_there(self) -> None:
+        """Raise ConfigError when another dataset of the mix is not there, or lacks the score."""
+        for name, one in self.mix.items():
+            if one.url:
+                artifact = one.artifact(name)
+                if self.curriculum is not None:
+                    self.curriculum.easiest_first(artifact, ())
 
     @property
     def decoding(self) -> DecodeConfig:

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from mmcore import storage
@@ -16,12 +15,8 @@ from mmcore.models.config import (
     AudioEncoderConfig,
     EncoderConfig,
     ImageEncoderConfig,
-    TextEncoderConfig,
 )
 
-UNKNOWN_ID = 1
-"""The id of [UNK] in our tokenizers; see `mmcore.encode.tokenizer`."""
-_HASH_FACTOR, _HASH_PRIME = 1_000_003, 2**31 - 1  # products stay below 2**63
 _MIN_STD = 1e-3  # of a silent recording
 
 ConfigT = TypeVar("ConfigT", bound=EncoderConfig)
@@ -35,92 +30,19 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()
-        self.backbone = _backbone(config)
-        self.num_features = _num_features(self.backbone.config, "hidden_size", "hidden_sizes")
+        self.backbone = build_backbone(config)
+        self.num_features = num_features_of(self.backbone.config, "hidden_size", "hidden_sizes")
         self.register_buffer("mean", 255 * torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(config.std), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         pixels = (image.float() - self.mean) / self.std
         # a permuted [B, H, W, 3] is already what channels_last kernels want
-        output = self.backbone(pixels.permute(0, 3, 1, 2).to(_dtype(self.backbone)))
+        output = self.backbone(pixels.permute(0, 3, 1, 2).to(dtype_of(self.backbone)))
         pooled = getattr(output, "pooler_output", None)
         if pooled is None:
             pooled = output.last_hidden_state.mean(dim=1)
         return torch.flatten(pooled, start_dim=1)
-
-
-class TextEncoder(nn.Module):
-    """Token ids int64 [B, L] and their mask bool [B, L] to [B, num_features]."""
-
-    def __init__(self, config: TextEncoderConfig, *, vocab_size: int) -> None:
-        super().__init__()
-        if not config.path:
-            config = replace(config, options={**config.options, "vocab_size": vocab_size})
-        self.backbone = _backbone(config)
-        if getattr(self.backbone, "pooler", None) is not None:
-            # it would look at the first token alone; weights that nothing trains have no use
-            self.backbone.pooler = None
-        self.token_dropout = config.token_dropout
-        known = int(self.backbone.config.vocab_size)
-        if known < vocab_size:
-            raise ConfigError(
-                f"the text encoder {config.path or config.architecture} knows {known} tokens and "
-                f"the tokenizer has {vocab_size}. Lower tokenizer.vocab_size to {known} or take "
-                "an encoder with a larger vocabulary."
-            )
-        self.num_features = _num_features(self.backbone.config, "hidden_size")
-        self.ngrams = (
-            NgramEmbedding(
-                config.ngram_sizes, num_buckets=config.num_ngram_buckets, dim=self.num_features
-            )
-            if config.ngram_sizes
-            else None
-        )
-        self.max_tokens = int(getattr(self.backbone.config, "max_position_embeddings", 2**31))
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        if ids.shape[1] > self.max_tokens:
-            raise ConfigError(
-                f"captions have {ids.shape[1]} tokens and the text encoder takes "
-                f"{self.max_tokens}. Lower loader.max_tokens or raise "
-                "model.text.options.max_position_embeddings."
-            )
-        if self.training and self.token_dropout:
-            hidden = torch.rand(ids.shape, device=ids.device) < self.token_dropout
-            ids = torch.where(hidden & mask, UNKNOWN_ID, ids)
-        if self.ngrams is None:
-            inputs = {"input_ids": ids}
-        else:
-            inputs = {"inputs_embeds": self.backbone.get_input_embeddings()(ids) + self.ngrams(ids)}
-        states = self.backbone(**inputs, attention_mask=mask.long()).last_hidden_state
-        return _masked_mean(states, mask)
-
-
-class NgramEmbedding(nn.Module):
-    """The sum of the embeddings of the runs of tokens that end at each place, [B, L] to [B, L, D].
-
-    Runs are hashed into one table (Pagnoni et al., Byte Latent Transformer, 2024, after fastText,
-    Bojanowski et al., TACL 2017).
-    """
-
-    def __init__(self, sizes: tuple[int, ...], *, num_buckets: int, dim: int) -> None:
-        super().__init__()
-        self.sizes = sizes
-        self.num_buckets = num_buckets
-        self.table = nn.Embedding(num_buckets, dim)
-        nn.init.normal_(self.table.weight, std=0.02)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return torch.stack([self.table(self._buckets(ids, size)) for size in self.sizes]).sum(dim=0)
-
-    def _buckets(self, ids: Tensor, size: int) -> Tensor:
-        """Return a polynomial rolling hash of the run of `size` tokens that ends at each place."""
-        hashed = torch.full_like(ids, size)
-        for back in range(size):
-            shifted = functional.pad(ids, (back, 0))[:, : ids.shape[1]]
-            hashed = (hashed * _HASH_FACTOR + shifted) % _HASH_PRIME
-        return hashed % self.num_buckets
 
 
 class AudioEncoder(nn.Module):
@@ -142,7 +64,7 @@ class AudioEncoder(nn.Module):
         kind = kinds[architecture]
         if not config.path:
             config = replace(config, options={**config.options, **kind.input_options(num_mels)})
-        self.encoder = kind(_backbone(config))
+        self.encoder = kind(build_backbone(config))
         for name, wanted in kind.input_options(num_mels).items():
             found = getattr(self.encoder.backbone_config, name)
             if found != wanted:
@@ -192,13 +114,13 @@ class _SpeechToText(_AudioBackbone):
         num_frames = mel.shape[1] + reach
         mel, mask = _fitted(mel, num_frames), _fitted(mask, num_frames)
         states = self.backbone(
-            mel.to(_dtype(self.backbone)), attention_mask=mask.long()
+            mel.to(dtype_of(self.backbone)), attention_mask=mask.long()
         ).last_hidden_state
         lengths = mask.sum(dim=1)
         for _ in self.kernel_sizes:
             lengths = torch.div(lengths - 1, 2, rounding_mode="floor") + 1
         frames = torch.arange(states.shape[1], device=mask.device)
-        return _masked_mean(states, frames[None, :] < lengths[:, None])
+        return masked_mean(states, frames[None, :] < lengths[:, None])
 
 
 class _Whisper(_AudioBackbone):
@@ -216,9 +138,9 @@ class _Whisper(_AudioBackbone):
     def forward(self, mel: Tensor, mask: Tensor) -> Tensor:
         num_frames = 2 * int(self.backbone_config.max_source_positions)
         mel, mask = _fitted(mel, num_frames), _fitted(mask, num_frames)
-        features = mel.transpose(1, 2).to(_dtype(self.backbone))
+        features = mel.transpose(1, 2).to(dtype_of(self.backbone))
         states = self.backbone(features).last_hidden_state
-        return _masked_mean(states, mask[:, ::2])
+        return masked_mean(states, mask[:, ::2])
 
 
 class _Spectrogram(_AudioBackbone):
@@ -227,14 +149,14 @@ class _Spectrogram(_AudioBackbone):
     def __init__(self, backbone: PreTrainedModel) -> None:
         super().__init__(backbone)
         self.backbone = backbone
-        self.num_features = _num_features(backbone.config, "hidden_size", "hidden_sizes")
+        self.num_features = num_features_of(backbone.config, "hidden_size", "hidden_sizes")
 
     @staticmethod
     def input_options(num_mels: int) -> dict[str, int]:
         return {"num_channels": 1}
 
     def forward(self, mel: Tensor, mask: Tensor) -> Tensor:
-        pixels = mel[:, None].to(_dtype(self.backbone))
+        pixels = mel[:, None].to(dtype_of(self.backbone))
         return torch.flatten(self.backbone(pixels).pooler_output, start_dim=1)
 
 
@@ -247,14 +169,21 @@ def _resolved(config: ConfigT) -> ConfigT:
     if not config.path:
         return config
     file = storage.join(config.path, "config.json")
-    found = json.loads(storage.read(file))
+    data = storage.read_if_exists(file)
+    if data is None:
+        raise ConfigError(
+            f"encoder path {config.path}: there is no config.json. Give a directory that "
+            "transformers wrote."
+        )
+    found = json.loads(data)
     if "model_type" not in found:
         raise ConfigError(f"{file} names no model_type. Give a directory that transformers wrote.")
     architecture = found.pop("model_type")
     return replace(config, architecture=architecture, options=found)
 
 
-def _backbone(config: EncoderConfig) -> PreTrainedModel:
+def build_backbone(config: EncoderConfig) -> PreTrainedModel:
+    """Return the model of `transformers` that a configuration names."""
     if config.path:
         if not storage.is_local(config.path):
             raise ConfigError(f"encoder path {config.path} is not local. Copy it to a disk first.")
@@ -293,7 +222,8 @@ def _did_you_mean(name: str, known: Any) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _num_features(config: PretrainedConfig, *names: str) -> int:
+def num_features_of(config: PretrainedConfig, *names: str) -> int:
+    """Return how many features a model gives, by the first of these names that it has."""
     for name in names:
         value = getattr(config, name, None)
         if value is not None:
@@ -304,11 +234,13 @@ def _num_features(config: PretrainedConfig, *names: str) -> int:
     )
 
 
-def _dtype(module: nn.Module) -> torch.dtype:
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """Return the type of a module's weights."""
     return next(module.parameters()).dtype
 
 
-def _masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of [B, L, F] over the places that hold something."""
     weights = mask.to(states.dtype)[:, :, None]
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcore.models.config import DataShape, ModelConfig
-from mmcore.models.encoders import AudioEncoder, ImageEncoder, TextEncoder
+from mmcore.models.encoders import AudioEncoder, ImageEncoder
 from mmcore.models.heads import ModalityHead, ProductOfExperts
+from mmcore.models.text_encoder import TextEncoder
 
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "image": ("image",),
@@ -17,6 +18,9 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "audio": ("audio_mel", "audio_mask"),
 }
 """The arrays of a batch that an encoder reads; `has_<modality>` says which rows hold something."""
+
+PACKED = ("packed_ids", "packed_segment", "packed_position")
+"""The arrays that take the place of the text's where several lie in a row: less to compute."""
 
 
 class ModelOutput(NamedTuple):
@@ -68,7 +72,12 @@ class MultimodalModel(nn.Module):
         for name in self.modalities:
             arrays = [batch[array] for array in INPUTS[name]]
             has = batch[f"has_{name}"]
-            features = _encode_present(self.encoders[name], has, arrays)
+            encoder = self.encoders[name]
+            if isinstance(encoder, TextEncoder) and PACKED[0] in batch:
+                ids, segment, position = (batch[array] for array in PACKED)
+                features = encoder.packed(ids, segment, position, len(has))
+            else:
+                features = _encode_present(encoder, has, arrays)
             head = self.heads[name]
             features = features.to(next(head.parameters()).dtype)
             # float32 from here on: a softmax in bfloat16 loses the tail

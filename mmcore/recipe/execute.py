@@ -15,13 +15,13 @@ from mmcore.core.forget import mark_versions
 from mmcore.core.graph import Plan, make_plan
 from mmcore.core.lease import Holder, Lease, acquire, lease_url
 from mmcore.core.lineage import SHARD_STEP
-from mmcore.core.manifest import load_manifest
 from mmcore.core.run_log import RunLog
 from mmcore.core.runner import Event, Listener, Run, StepResult, sweep_temporaries
 from mmcore.core.step import Artifact
 from mmcore.errors import LeaseLost, RunCancelled, StepError
 from mmcore.recipe.build import LoadedRecipe
 from mmcore.recipe.contents import report_on_run, report_url
+from mmcore.recipe.feasible import check_feasible
 from mmcore.recipe.pulse import Pulse
 
 NOTHING_TO_DO = "nothing_to_do"
@@ -173,6 +173,7 @@ def run_recipe(
         with executor.stop.working():
             plan = run.plan(until)
             log.planned(describe_plan(loaded, plan))
+            check_feasible(loaded, plan, root, executor.memory_bytes)
             results = {}
             for step in plan.steps:
                 results[step.name] = run.run_step(step.name, plan)
@@ -260,15 +261,6 @@ def summarise(name: str, artifacts: Mapping[str, Artifact]) -> Summary:
         report=storage.join(evaluate.url, "report.html") if evaluate else None,
         contents=report_url(name, shard) if shard else None,
     )
-
-
-def committed(plan: Plan) -> dict[str, Artifact]:
-    """Return the artifacts that a plan found committed."""
-    found = {}
-    for step in plan.steps:
-        if step.url is not None and (manifest := load_manifest(step.url)) is not None:
-            found[step.name] = Artifact(step.url, manifest)
-    return found
 
 
 def plan_recipe(loaded: LoadedRecipe, *, root: str, until: Sequence[str] = ()) -> Plan:

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmcore.core.executor import Executor
+from mmcore.core.host_memory import available_host_bytes
 from mmcore.core.step import Inputs
 from mmcore.errors import ConfigError, MmError
 from mmcore.recipe.build import LoadedRecipe
-from mmcore.recipe.execute import committed, plan_recipe
+from mmcore.recipe.execute import plan_recipe
+from mmcore.recipe.feasible import assumed_shapes, committed_inputs
 from mmcore.recipe.variants import TRAIN_STEP, load_trainable
 
-_ASSUMED_LABELS = 10
+if TYPE_CHECKING:
+    from mmcore.train.memory import MemoryForecast
+
 _OFFLOADS = ("none", "optimizer", "optimizer+weights")
 
 
@@ -27,6 +31,8 @@ class Case:
     gradients: int
     optimizer: int
     bucket: int
+    snapshot: int
+    """Of a checkpoint in the making: with the host, and beside the total."""
     activations: int
     total: int
     on_device: int
@@ -91,11 +97,10 @@ def forecast(
 
     Nothing is written, and nothing is trained that stays.
     """
-    from mmcore.train.memory import available_host_bytes
-
     loaded = load_trainable(file, overrides)
     work: Any = loaded.graph.step(TRAIN_STEP).work
-    inputs = _inputs(loaded, root)
+    plan = plan_recipe(loaded, root=root, until=(TRAIN_STEP,))
+    inputs = committed_inputs(loaded, plan)
     counted, measured, why_not = _rehearse(loaded, work, inputs, executor, num_steps)
     available = available_host_bytes()
     rows_measured = work.train.rank_batch_size(work.num_ranks)
@@ -148,16 +153,6 @@ def _notes(counted: Mapping[str, Any], measured: Mapping[str, Any]) -> Iterator[
         yield "no MFU: what a CPU could do at best is not known"
 
 
-def _inputs(loaded: LoadedRecipe, root: str) -> Inputs | None:
-    """Return the dataset and the tokenizer, if both are there."""
-    plan = plan_recipe(loaded, root=root, until=(TRAIN_STEP,))
-    step = loaded.graph.step(TRAIN_STEP)
-    made = committed(plan)
-    if plan.ground is None or any(name not in made for name in loaded.graph.upstream(TRAIN_STEP)):
-        return None
-    return loaded.graph.inputs(step, made, plan.ground)
-
-
 def _rehearse(
     loaded: LoadedRecipe, work: Any, inputs: Inputs | None, executor: Executor, num_steps: int
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
@@ -170,7 +165,7 @@ def _rehearse(
         "train": work.train,
         "loader": work.loader,
         "inputs": inputs,
-        "assumed": _assumed(loaded, work),
+        "assumed": assumed_shapes(loaded),
         "num_steps": num_steps,
         "counts_tensors": False,
     }
@@ -190,26 +185,6 @@ def _rehearse(
         executor.close()
     measured = told.get("rehearsed", {})
     return measured or told["counted"], measured, why_not
-
-
-def _assumed(loaded: LoadedRecipe, work: Any) -> dict[str, int]:
-    """Return the shapes of a recipe's batches, for where no batch is there yet."""
-    loader = work.loader
-    tokenizer: Any = loaded.graph.step("tokenizer").work
-    try:
-        return {
-            "num_labels": _ASSUMED_LABELS,
-            "vocab_size": tokenizer.vocab_size,
-            "num_mels": loader.num_mels,
-            "image_side": loader.image_side,
-            "max_tokens": loader.max_tokens,
-            "num_frames": round(loader.max_seconds / loader.hop_seconds),
-        }
-    except AttributeError as error:
-        raise ConfigError(
-            f"the loader {type(loader).__name__} does not say how large its batches are ({error}). "
-            "Make the dataset first: mm run RECIPE --until shard --until tokenizer."
-        ) from error
 
 
 def _cases(
@@ -250,18 +225,19 @@ def _cases(
                     gradients=memory.gradients,
                     optimizer=memory.optimizer,
                     bucket=memory.bucket,
+                    snapshot=memory.snapshot,
                     activations=activations,
                     total=total,
                     on_device=total - memory.offloaded,
-                    fits=_fits(
-                        num_ranks, total, memory.offloaded, available, counted["device_bytes"]
-                    )
+                    fits=_fits(num_ranks, total, memory, available, counted["device_bytes"])
                     if divides
                     else None,
                 )
 
 
-def _fits(num_ranks: int, total: int, offloaded: int, available: int, device_bytes: int) -> bool:
+def _fits(
+    num_ranks: int, total: int, memory: "MemoryForecast", available: int, device_bytes: int
+) -> bool:
     if not device_bytes:
-        return num_ranks * total <= available
-    return total - offloaded <= device_bytes and num_ranks * offloaded <= available
+        return num_ranks * (total + memory.snapshot) <= available
+    return total - memory.offloaded <= device_bytes and num_ranks * memory.on_host <= available

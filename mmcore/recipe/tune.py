@@ -142,11 +142,9 @@ def search(
 
 def _check_metric(loaded: LoadedRecipe) -> None:
     work: Any = loaded.graph.step(TRAIN_STEP).work
-    of_modalities = (f"val_accuracy_{name}" for name in work.model.modalities)
-    known = ["val_loss", "val_accuracy", *of_modalities]
     metric = loaded.recipe.tune.metric
-    if metric not in known:
-        raise ConfigError(f"tune.metric={metric} is not reported.{suggest(metric, known)}")
+    if metric not in work.reported:
+        raise ConfigError(f"tune.metric={metric} is not reported.{suggest(metric, work.reported)}")
 
 
 class _Study:

@@ -11,6 +11,7 @@ from mmcore.core.step import Artifact
 from mmcore.errors import ConfigError
 from mmcore.recipe.build import LoadedRecipe, load_recipe
 from mmcore.recipe.execute import describe_plan, open_run, plan_recipe, run_recipe
+from mmcore.recipe.feasible import check_feasible
 
 TRAIN_STEP = "train"
 EVALUATE_STEP = "evaluate"
@@ -47,7 +48,9 @@ def open_with_data(
         ),
         run.executor.stop.working(),
     ):
-        log.planned(describe_plan(loaded, run.plan(until)))
+        plan = run.plan(until)
+        log.planned(describe_plan(loaded, plan))
+        check_feasible(loaded, plan, root, run.executor.memory_bytes)
         run.run(_DATA_STEPS)
         yield run
 

@@ -97,6 +97,9 @@ class TrainConfig:
     """The fractions of all steps at which the schedule `step` lowers the learning rate."""
     drop_factor: float = 0.1
     """What the schedule `step` multiplies the learning rate by."""
+    momentum_low: float = 0.85
+    """With the schedule `one_cycle`: what the first of `betas` falls to as the learning rate rises,
+    to come back as that falls. Where `betas` is lower already it stays."""
     max_grad_norm: float = 1.0
     """Longer gradients are shortened to it; 0 leaves them."""
     ema_decay: float = 0.0
@@ -150,6 +153,10 @@ class TrainConfig:
             raise ConfigError(
                 "train.schedule=one_cycle rises first, and train.warmup_fraction=0. Use 0.3."
             )
+        if not 0 <= self.momentum_low < 1:
+            raise ConfigError(
+                f"train.momentum_low={self.momentum_low}. Use 0 or more and less than 1."
+            )
         if list(self.drop_at) != sorted(set(self.drop_at)) or not all(
             0 < at < 1 for at in self.drop_at
         ):
@@ -191,6 +198,8 @@ class TrainConfig:
         for one in fields(self):
             if one.name in _LATER and getattr(self, one.name) == one.default:
                 del values[one.name]
+        if self.schedule != "one_cycle":  # nobody else looks at it
+            del values["momentum_low"]
         return values
 
     def num_turns(self, num_ranks: int) -> int:
@@ -209,9 +218,10 @@ class TrainConfig:
         if self.global_batch_size % together:
             multiple = together * -(-self.global_batch_size // together)
             at_once = f" times micro_batch_size={self.micro_batch_size}"
+            ranks = f"{num_ranks} rank{'s' * (num_ranks > 1)}"
             raise ConfigError(
                 f"train.global_batch_size={self.global_batch_size} is not divisible by "
-                f"{num_ranks} ranks{at_once if self.micro_batch_size else ''}. Use a multiple, for "
+                f"{ranks}{at_once if self.micro_batch_size else ''}. Use a multiple, for "
                 f"example {multiple}."
             )
         if self.engine == "torch" and num_ranks > 1:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmcore import storage
-from mmcore.errors import ConfigError, StorageError
+from mmcore.errors import ConfigError
 from mmcore.train.config import TrainConfig
 
 _MAX_BUCKET_ELEMENTS = 50_000_000
@@ -52,13 +52,14 @@ def deepspeed_config(
 
 def read_deepspeed_file(url: str) -> dict[str, Any]:
     """Return what a DeepSpeed file says; ConfigError when it is no JSON object."""
-    try:
-        value = json.loads(storage.read(url))
-    except (StorageError, FileNotFoundError) as error:
+    data = storage.read_if_exists(url)
+    if data is None:
         raise ConfigError(
-            f"train.deepspeed_file={url} cannot be read: {error}. Put it where every host sees it "
+            f"train.deepspeed_file={url}: there is no such file. Put it where every host sees it "
             "under this name."
-        ) from error
+        )
+    try:
+        value = json.loads(data)
     except ValueError as error:
         raise ConfigError(f"train.deepspeed_file={url} is no JSON: {error}.") from error
     if not isinstance(value, dict):

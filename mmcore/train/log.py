@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from mmcore import storage
@@ -17,7 +18,7 @@ LOG_NAMES = (METRICS_NAME, TIMING_NAME, EVENT_FILE_NAME)
 
 
 class TrainingLog:
-    """The lines of a run, written anew after each epoch so that others can watch; rank 0 only."""
+    """The lines of a run, written anew now and then so that others can watch; rank 0 only."""
 
     def __init__(self, output_url: str | None, fence: Fence | None) -> None:
         self._output_url = output_url
@@ -25,6 +26,8 @@ class TrainingLog:
         self._metrics: list[str] = []
         self._timing: list[str] = []
         self._events = EventFile(wall_time=time.time())
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="curves")
+        self._writing: Future[None] | None = None
 
     def metrics(self, values: Mapping[str, float]) -> None:
         """Add a line; values that are not numbers are left out."""
@@ -45,9 +48,11 @@ class TrainingLog:
 
     def files(self) -> dict[str, bytes]:
         """Return the files by name."""
+        # what was joined once is not joined again line by line
+        self._metrics, self._timing = ["".join(self._metrics)], ["".join(self._timing)]
         return {
-            METRICS_NAME: "".join(self._metrics).encode(),
-            TIMING_NAME: "".join(self._timing).encode(),
+            METRICS_NAME: self._metrics[0].encode(),
+            TIMING_NAME: self._timing[0].encode(),
             EVENT_FILE_NAME: bytes(self._events.data),
         }
 
@@ -62,10 +67,31 @@ class TrainingLog:
 
     def flush(self) -> None:
         """Write what there is."""
+        self.wait()
         if self._output_url is not None:
-            self.check_place()
-            for name, data in self.files().items():
-                storage.write(storage.join(self._output_url, name), data)
+            self._write(self._output_url, self.files())
+
+    def flush_aside(self) -> None:
+        """Write what there is while training goes on, unless the last writing is under way."""
+        if self._output_url is None or (self._writing is not None and not self._writing.done()):
+            return
+        self.wait()
+        self._writing = self._thread.submit(self._write, self._output_url, self.files())
+
+    def wait(self) -> None:
+        """Wait for what is being written aside, and raise what went wrong with it."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Let go of the thread that writes aside."""
+        self._thread.shutdown(wait=True)
+
+    def _write(self, url: str, files: Mapping[str, bytes]) -> None:
+        self.check_place()
+        for name, data in files.items():
+            storage.write(storage.join(url, name), data)
 
 
 def _line(values: Mapping[str, Any]) -> str:

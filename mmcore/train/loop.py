@@ -12,7 +12,7 @@ from mmcore.core.lease import Fence
 from mmcore.core.loader import Batch, Loader, OpenLoader
 from mmcore.core.rows import file_record
 from mmcore.core.step import Inputs
-from mmcore.errors import ConfigError, StepError
+from mmcore.errors import StepError
 from mmcore.models.config import DataShape, ModelConfig
 from mmcore.models.heads import ProductOfExperts
 from mmcore.models.multimodal import MultimodalModel
@@ -27,16 +27,13 @@ from mmcore.train.checkpoints.writer import SharedState
 from mmcore.train.config import TrainConfig
 from mmcore.train.engines import Engine, World, build_engine
 from mmcore.train.log import LOG_NAMES, TrainingLog
-from mmcore.train.meter import Meter, peak_flops, scalars_of
-from mmcore.train.schedule import learning_rate
+from mmcore.train.meter import Meter, peak_flops
+from mmcore.train.readiness import TRAIN_SPLIT, labels_of, steps_per_epoch
+from mmcore.train.schedule import learning_rate, momentum
 from mmcore.train.stopping import Patience
+from mmcore.train.telling import Report, Teller
 from mmcore.train.turns import accumulate
 from mmcore.train.validation import Validation, to_tensors, validate, weighted
-
-TRAIN_SPLIT = "train"
-_REPORT_EVERY = 10  # steps; a bar that moves twice a second is enough
-
-Report = Callable[[Mapping[str, Any]], None]
 
 
 def train(
@@ -74,19 +71,22 @@ def train(
     in_checkpoints = {**beside, **config_file(config), **frozen_file(model, before)}
     before.clear()
     store = CheckpointStore(output_url, fingerprint=fingerprint, fence=fence)
+    log = TrainingLog(output_url if world.rank == 0 else None, fence)
+    meter = Meter(
+        world, global_batch_size=config.global_batch_size, peak_flops=peak_flops(world.device)
+    )
+    per_epoch = steps_per_epoch(dataset, config)
     training = _Training(
         engine=engine,
         world=world,
         model_config=model_config,
         config=config,
         dataset=dataset,
-        log=TrainingLog(output_url if world.rank == 0 else None, fence),
-        meter=Meter(
-            world, global_batch_size=config.global_batch_size, peak_flops=peak_flops(world.device)
-        ),
-        report=report,
+        log=log,
+        meter=meter,
+        teller=Teller(config, log, meter, report, num_steps=per_epoch * config.epochs),
         beside=in_checkpoints,
-        num_steps_per_epoch=_steps_per_epoch(dataset, config),
+        num_steps_per_epoch=per_epoch,
         patience=None if config.early_stopping is None else Patience(config.early_stopping),
     )
     checkpoints = None
@@ -107,6 +107,7 @@ def train(
     finally:
         if checkpoints is not None:
             checkpoints.close()
+        log.close()
         engine.close()
         dataset.close()
     if world.rank == 0:
@@ -142,7 +143,7 @@ class _Training:
     dataset: OpenLoader
     log: TrainingLog
     meter: Meter
-    report: Report
+    teller: Teller
     beside: Mapping[str, bytes]
     """Files without which the tensors of a checkpoint are no model."""
     num_steps_per_epoch: int
@@ -187,7 +188,8 @@ class _Training:
                 "train_seconds": round(trained - started, 3),
                 "validate_seconds": round(time.perf_counter() - trained, 3),
             }
-            self._say_epoch(held_out, {**seconds, **pace})
+            clock = {**seconds, **pace}
+            self.teller.epoch(self.step - 1, self.epoch, self.figures, held_out, clock)
             self.epoch += 1
             if self.patience is not None and self._is_over(self.patience.is_over(held_out)):
                 break
@@ -223,15 +225,10 @@ class _Training:
                     self.step,
                     self.num_steps,
                 )
-            self.log.metrics({"step": self.step, "epoch": self.epoch, **figures})
-            if window := self.meter.window():
-                self.log.clock({"step": self.step, "epoch": self.epoch, **window})
+            self.teller.step(self.step, self.epoch, figures, self.engine.gather)
             self.figures = figures
             self.train_loss = figures["loss"]
             self.step += 1
-            if self.step % _REPORT_EVERY == 0:
-                message = f"epoch {self.epoch + 1}/{self.config.epochs}, loss {self.train_loss:.3f}"
-                self.report(_progress(self.step, self.num_steps, self.meter.tell(message)))
             if self.step < end:
                 verdict = checkpoints.after_step(self.step)
                 if verdict.save:
@@ -251,29 +248,12 @@ class _Training:
         files = {**self.beside, **self.log.files()} if self.world.rank == 0 else {}
         return SharedState(facts=facts, files=files)
 
-    def _say_epoch(self, held_out: Mapping[str, float], clock: Mapping[str, Any]) -> None:
-        at = {"step": self.step - 1, "epoch": self.epoch}
-        self.log.metrics({**at, **held_out})
-        self.log.clock({**at, **clock})
-        self.log.flush()
-        metrics = _curves(self.figures, held_out, clock)
-        told = {"epoch": self.epoch + 1, "step": self.step - 1}
-        self.report({"kind": "epoch", **told, "metrics": metrics})
-        message = f"epoch {self.epoch + 1}/{self.config.epochs}, {_brief(held_out)}"
-        self.report(_progress(self.step, self.num_steps, self.meter.tell(message)))
-
 
 def build_model(config: ModelConfig, dataset: OpenLoader) -> MultimodalModel:
     """Return a new model that fits a dataset; torch's generator decides its weights."""
-    labels = tuple(dataset.labels)
-    if not labels:
-        raise StepError(
-            "no sample of the dataset has a label, and the model has class heads. Set label_from "
-            "in the source's layout, or loader.label_field."
-        )
     first = next(iter(dataset.in_order(TRAIN_SPLIT, batch_size=1)))
     num_mels = int(first.arrays["audio_mel"].shape[2])
-    shape = DataShape(labels=labels, vocab_size=dataset.vocab_size, num_mels=num_mels)
+    shape = DataShape(labels=labels_of(dataset), vocab_size=dataset.vocab_size, num_mels=num_mels)
     return MultimodalModel(config, shape)
 
 
@@ -284,17 +264,6 @@ def _make_repeatable(config: TrainConfig) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # that mode also overwrites all memory that it asks for: a tenth of the time, for nothing
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def _steps_per_epoch(dataset: OpenLoader, config: TrainConfig) -> int:
-    num_steps = dataset.num_steps(TRAIN_SPLIT, global_batch_size=config.global_batch_size)
-    if num_steps == 0:
-        num_samples = len(dataset.samples(TRAIN_SPLIT))
-        raise ConfigError(
-            f"train.global_batch_size={config.global_batch_size} is more than the {num_samples} "
-            f"samples of the split {TRAIN_SPLIT!r}. Use {num_samples} or less."
-        )
-    return num_steps
 
 
 def _rank_epoch(
@@ -323,7 +292,7 @@ def _train_step(
     tensors = to_tensors(batch, world.device)
     losses = accumulate(engine, model_config, config, world, tensors)
     rate = learning_rate(config, step, num_steps=num_steps)
-    grad_norm = engine.step(rate)
+    grad_norm = engine.step(rate, momentum=momentum(config, step, num_steps=num_steps))
     figures = {name: round(value, 6) for name, value in losses.items()}
     if not all(map(_is_finite, figures.values())):
         raise StepError(
@@ -340,21 +309,3 @@ def _rounded(values: list[float]) -> list[float]:
 
 def _is_finite(value: float) -> bool:
     return math.isfinite(value)
-
-
-def _progress(done: int, total: int, message: str) -> dict[str, Json]:
-    return {"kind": "progress", "done": done, "total": total, "message": message}
-
-
-def _curves(
-    figures: Mapping[str, float], held_out: Mapping[str, float], clock: Mapping[str, Any]
-) -> dict[str, float]:
-    """Return what is told of an epoch: its last step, its validation and its clock."""
-    own = {name: value for name, value in figures.items() if name not in ("lr", "samples")}
-    named = {name if name == "grad_norm" else f"train_{name}": own[name] for name in own}
-    found = {**named, "learning_rate": figures["lr"], **held_out, **scalars_of(clock)}
-    return {name: value for name, value in found.items() if _is_finite(value)}
-
-
-def _brief(validation: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in validation.items() if "_" in name)

@@ -5,13 +5,11 @@ Nothing here needs torch, so that a plan can ask.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from mmcore.errors import ConfigError
 from mmcore.train.config import TrainConfig
 
 _MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1, "lion": 1}
-_CGROUP = Path("/sys/fs/cgroup")
 _MAX_BUCKET_ELEMENTS = 50_000_000
 
 
@@ -27,6 +25,8 @@ class MemoryForecast:
     """What ranks exchange gradients through."""
     offloaded: int
     """How much of that lies with the host, where training is on a GPU."""
+    snapshot: int
+    """The copy that a checkpoint is written from, with the host: taken once, at the first step."""
     is_bucket_kept: bool = False
     """Whether the bucket is there between the backward pass and the step: at stage 3. At the others
     it is let go of before the last gradients are kept."""
@@ -38,8 +38,18 @@ class MemoryForecast:
 
     @property
     def total(self) -> int:
-        """Return the sum, host and GPU together."""
+        """Return the sum, host and GPU together, without the snapshot."""
         return self.weights + self.gradients + self.optimizer + self.bucket
+
+    @property
+    def on_device(self) -> int:
+        """Return what a GPU has to hold."""
+        return self.total - self.offloaded
+
+    @property
+    def on_host(self) -> int:
+        """Return what the host has to hold beside a GPU."""
+        return self.offloaded + self.snapshot
 
 
 def forecast_memory(
@@ -59,6 +69,8 @@ def forecast_memory(
     weights = size * (part(num_trained, 3) + part(num_frozen, 3))
     optimizer = per_weight * part(num_trained, 1)
     bucket = config.bucket_elements or min(num_trained, _MAX_BUCKET_ELEMENTS)
+    # a checkpoint has float32 weights, moments and the average, whatever the precision is
+    per_kept = 4 * (_MOMENTS[config.optimizer] + 1 + bool(config.ema_decay))
     offloaded = optimizer * config.offload_optimizer + weights * config.offload_param
     return MemoryForecast(
         weights=weights,
@@ -66,6 +78,7 @@ def forecast_memory(
         optimizer=optimizer,
         bucket=size * bucket if stage else 0,
         offloaded=offloaded,
+        snapshot=per_kept * part(num_trained, 1),
         is_bucket_kept=stage == 3,
     )
 
@@ -78,43 +91,35 @@ def check_memory(
     num_ranks: int,
     num_local_ranks: int,
     available_bytes: int,
+    device_bytes: int = 0,
 ) -> None:
     """Raise ConfigError when a host or a GPU has less memory than its ranks need.
 
-    `available_bytes` is what `num_local_ranks` ranks share.
+    `available_bytes` is what `num_local_ranks` ranks share of a host's memory, `device_bytes` what
+    each has of its own GPU; 0 where they train on the CPU.
     """
-    needed = forecast_memory(
+    found = forecast_memory(
         config, num_trained=num_trained, num_frozen=num_frozen, num_ranks=num_ranks
-    ).total
-    if num_local_ranks * needed <= available_bytes:
-        return
-    together = f" for each of {num_local_ranks} ranks" if num_local_ranks > 1 else ""
-    raise ConfigError(
-        f"a model of {num_trained + num_frozen:,} weights with train.zero_stage="
-        f"{config.zero_stage}, precision={config.precision} and {config.optimizer} needs "
-        f"{_gigabytes(needed)}{together} before any activation, and {_gigabytes(available_bytes)} "
-        "are free. Use a higher zero_stage with more ranks on more hosts, precision: bf16, a "
-        "smaller model, or offload_optimizer on GPUs."
     )
-
-
-def available_host_bytes(root: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Return the memory that this host, or this container, can still give."""
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    limit = _number(root / "memory.max")
-    used = _number(root / "memory.current")
-    if limit is not None and used is not None:
-        return min(free, max(0, limit - used))
-    return free
-
-
-def _number(file: Path) -> int | None:
-    try:
-        text = file.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+    model = (
+        f"a model of {num_trained + num_frozen:,} weights with train.zero_stage="
+        f"{config.zero_stage}, precision={config.precision} and {config.optimizer}"
+    )
+    together = f" for each of {num_local_ranks} ranks" if num_local_ranks > 1 else ""
+    if device_bytes and found.on_device > device_bytes:
+        raise ConfigError(
+            f"{model} needs {_gigabytes(found.on_device)} of GPU memory for each rank before any "
+            f"activation, and {_gigabytes(device_bytes)} are free. Use a higher zero_stage with "
+            "more ranks, offload_optimizer, precision: bf16, or a smaller model."
+        )
+    needed = found.on_host if device_bytes else found.total + found.snapshot
+    if num_local_ranks * needed > available_bytes:
+        raise ConfigError(
+            f"{model} needs {_gigabytes(needed)}{together} before any activation "
+            f"({_gigabytes(found.snapshot)} of it to write checkpoints from), and "
+            f"{_gigabytes(available_bytes)} are free. Use a higher zero_stage with more ranks on "
+            "more hosts, precision: bf16, or a smaller model; mm forecast RECIPE shows every way."
+        )
 
 
 def _gigabytes(num_bytes: int) -> str:

@@ -1,6 +1,6 @@
 """How fast a training is, what it waits for and what it occupies: the clock, apart from results.
 
-Nothing here changes a weight. A rank measures itself; once an epoch all ranks say what they found.
+Nothing here changes a weight. A rank measures itself; now and then all ranks say what they found.
 """
 
 import re
@@ -54,7 +54,7 @@ class Meter:
     ) -> None:
         """`peak_flops` is what a GPU can do in a second at best; None leaves MFU out."""
         self._world = world
-        self._device = world.device
+        self.device = world.device
         self._global_batch_size = global_batch_size
         self._clock = clock
         self._peak_flops = peak_flops
@@ -118,7 +118,7 @@ class Meter:
         seconds = self._clock() - self._epoch.since
         own = [self._epoch.waited, self._epoch.num_tokens, resident_bytes()]
         own += self._gpu_memory().values()
-        rows = gather(torch.tensor([own], dtype=torch.float64, device=self._device)).tolist()
+        rows = gather(torch.tensor([own], dtype=torch.float64, device=self.device)).tolist()
         slowest = _Sums(self._epoch.since)
         slowest.num_steps, slowest.waited = self._epoch.num_steps, max(row[0] for row in rows)
         found: dict[str, Any] = self._rates(
@@ -151,9 +151,9 @@ class Meter:
         return found
 
     def _gpu_memory(self) -> dict[str, float]:
-        if self._device.type != "cuda":
+        if self.device.type != "cuda":
             return {}
-        return {"gpu_memory_bytes": torch.cuda.max_memory_allocated(self._device)}
+        return {"gpu_memory_bytes": torch.cuda.max_memory_allocated(self.device)}
 
 
 class _Sums:

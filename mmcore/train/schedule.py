@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step: up first, then as the schedule says."""
+"""The learning rate, and the momentum that goes with it, as functions of the step."""
 
 from math import cos, pi
 
@@ -29,12 +29,32 @@ def learning_rate(config: TrainConfig, step: int, *, num_steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + cos(pi * min(1.0, progress)))
 
 
+def momentum(config: TrainConfig, step: int, *, num_steps: int) -> float:
+    """Return the momentum of a step, or the first beta: with `one_cycle` low where the rate is high
+    (Smith, 2018, arXiv 1803.09820).
+    """
+    high = config.betas[0]
+    if config.schedule != "one_cycle":
+        return high
+    low = min(high, config.momentum_low)
+    return _up_and_down(step, num_steps, config.warmup_fraction, (high, low, high))
+
+
 def _one_cycle(step: int, num_steps: int, rising: float) -> float:
+    ends = (_ONE_CYCLE_START, 1.0, _ONE_CYCLE_START * _ONE_CYCLE_END)
+    return _up_and_down(step, num_steps, rising, ends)
+
+
+def _up_and_down(
+    step: int, num_steps: int, rising: float, ends: tuple[float, float, float]
+) -> float:
+    """Return the value on the half cosines from the first end to the second and to the third."""
+    first, middle, last = ends
     top = rising * num_steps - 1
     if step <= top:
-        return _between(_ONE_CYCLE_START, 1.0, step / top if top > 0 else 1.0)
+        return _between(first, middle, step / top if top > 0 else 1.0)
     progress = (step - top) / max(1e-9, num_steps - 1 - top)
-    return _between(1.0, _ONE_CYCLE_START * _ONE_CYCLE_END, min(1.0, progress))
+    return _between(middle, last, min(1.0, progress))
 
 
 def _between(start: float, end: float, progress: float) -> float:

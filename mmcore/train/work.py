@@ -9,12 +9,13 @@ from mmcore import storage
 from mmcore.core.loader import Loader
 from mmcore.core.manifest import FileRecord, load_manifest, verify_artifact
 from mmcore.core.step import Inputs, Progress, Task, TaskContext, TaskReport
-from mmcore.errors import ConfigError, IntegrityError, RunCancelled, StepError
+from mmcore.errors import ConfigError, IntegrityError, MmError, RunCancelled, StepError
 from mmcore.models.config import ModelConfig
 from mmcore.sample import Json
 from mmcore.train.checkpoints.store import CheckpointStore
 from mmcore.train.config import TrainConfig
 from mmcore.train.deepspeed_config import deepspeed_config, read_deepspeed_file
+from mmcore.train.readiness import check_data
 from mmcore.train.restarts import Restarts
 
 STEP = "train"
@@ -50,6 +51,24 @@ class TrainWork:
             self.train.check_ranks(self.min_ranks)
         if self.train.deepspeed_file:
             deepspeed_config(self.train, num_ranks=self.num_ranks)
+        early = self.train.early_stopping
+        if early is not None and early.metric not in self.reported:
+            raise ConfigError(
+                f"train.early_stopping.metric={early.metric} is not reported. Use one of "
+                f"{', '.join(self.reported)}."
+            )
+        if getattr(self.loader, "pack_tokens", 0) and self.train.micro_batch_size:
+            raise ConfigError(
+                f"train.micro_batch_size={self.train.micro_batch_size} and loader.pack_tokens="
+                f"{self.loader.pack_tokens}: a packed row has texts of several turns. "  # type: ignore[attr-defined]
+                "Use micro_batch_size: 0, or pack_tokens: 0."
+            )
+
+    @property
+    def reported(self) -> list[str]:
+        """Return the names of what is reported after each epoch of the validation split."""
+        of_modalities = (f"val_accuracy_{name}" for name in self.model.modalities)
+        return ["val_loss", "val_accuracy", *of_modalities]
 
     @property
     def rank_counts(self) -> list[int]:
@@ -84,13 +103,16 @@ class TrainWork:
         train = dict(self.train.identity())
         if self.train.deepspeed_file:  # what it says, and not what it is called
             train["deepspeed_file"] = read_deepspeed_file(self.train.deepspeed_file)
-        return {
+        found: dict[str, Json] = {
             "work": name,
             "code_version": self.code_version,
             "model": asdict(self.model),
             "train": train,
             "loader": dict(self.loader.identity()),
         }
+        if getattr(self.loader, "pack_tokens", 0):
+            found["text"] = "packed"  # models of before have read such texts one to a row
+        return found
 
     def tasks(self, inputs: Inputs) -> Sequence[Task]:
         """Return one task: all ranks together."""
@@ -99,6 +121,7 @@ class TrainWork:
     def run(self, task: Task, context: TaskContext) -> TaskReport:
         """Train, and return the files and the figures that rank 0 has reported."""
         assert context.executor is not None, "training runs in the driver"
+        check_data(self.loader, context.inputs, self.train)
         tracker = self._tracker(context)
         reports = _Reports(context, tracker)
         store = CheckpointStore(context.output_url, fingerprint=context.fingerprint)
@@ -114,7 +137,7 @@ class TrainWork:
                     "loader": self.loader,
                     "inputs": context.inputs,
                     "output_url": context.output_url,
-                    "start_url": self._start_url(context),
+                    "start_url": self.start_url(os.path.dirname(context.output_url)),
                     "fence": context.fence,
                     "fingerprint": context.fingerprint,
                 },
@@ -139,11 +162,11 @@ class TrainWork:
         """Return the facts of the one task."""
         return TaskReport(files=(), facts=reports[0].facts)
 
-    def _start_url(self, context: TaskContext) -> str | None:
-        """Return where the earlier model lies, beside this one; its files are checked."""
+    def start_url(self, directory: str) -> str | None:
+        """Return where the earlier model lies among all of them; its files are checked."""
         if not self.train.start_from:
             return None
-        url = storage.join(os.path.dirname(context.output_url), self.train.start_from[:16])
+        url = storage.join(directory, self.train.start_from[:16])
         manifest = load_manifest(url)
         if manifest is None or not manifest.fingerprint.startswith(self.train.start_from):
             raise ConfigError(
@@ -192,6 +215,17 @@ def train_rank(config: Mapping[str, Any]) -> Json:
         fingerprint=config["fingerprint"],
         should_stop=config["should_stop"],
     )
+    return None
+
+
+def count_rank(config: Mapping[str, Any]) -> Json:
+    """Count the weights of a model without making one; report `counted`, or why it is `refused`."""
+    from mmcore.train.counting import count
+
+    try:
+        config["report"]({"kind": "counted", **count(config)})
+    except MmError as error:  # no failure of the rank, which would show where it was raised
+        config["report"]({"kind": "refused", "why": str(error)})
     return None
 
 

@@ -50,7 +50,17 @@ def test_what_the_clock_said_of_each_second_is_a_curve_and_memory_that_of_the_la
     assert curves["throughput"]["step"] == [4, 9, 14, 19]
     assert curves["throughput"]["samples_per_second"] == [80.0, 90.0, 80.0, 90.0]
     assert curves["throughput"]["data_stall"] == [0.01, 0.02, 0.01, 0.02]
-    assert curves["memory"] == {"step": [9, 19], "memory_mib": [521.0, 531.0]}
+    assert curves["memory"] == {
+        "step": [9, 19],
+        "memory_mib": [521.0, 531.0],
+        "rank 0": [256.0, 256.0],
+        "rank 1": [521.0, 531.0],
+    }
+    newest = dict(curves["now"])
+    assert newest["Samples per second"] == "90.0"
+    assert newest["Waiting for data"] == "2.0%"
+    assert newest["Memory by rank, MiB"] == "256, 531"
+    assert newest["Gradient norm"] == "1"
 
 
 def test_the_clock_is_drawn_and_what_was_not_measured_is_left_out(
@@ -141,6 +151,19 @@ def test_a_training_that_runs_is_shown_live(
     log.finish("failed")
     opened.goto(f"/training/small/{running}")
     expect(page.get_by_text("no run is at it")).to_be_visible()
+
+
+def test_the_page_of_a_run_draws_what_it_trains_at_this_moment(
+    root: Path, make_app: Callable[..., Starlette]
+) -> None:
+    log = RunLog(str(root), recipe="small.yaml", name="small", executor="local")
+    log.event("step_started", "train", {"num_tasks": 1, "num_resumed": 0})
+    running = write_training(root, epochs=1, is_committed=False)
+    client = log_in(make_app(root))
+    assert f"small/{running}" in client.get(f"/runs/{log.run_id}").text.partition("data-curves")[2]
+    log.event("step_finished", "train", {"counts": {"found": 0}, "seconds": 1.0})
+    assert "data-curves" not in client.get(f"/runs/{log.run_id}").text
+    log.finish("done")
 
 
 @pytest.mark.parametrize("viewport", [(1280, 900), (390, 844)])

@@ -92,6 +92,9 @@ class Losing:
     def num_ranks_now(self, most: int) -> int:
         return min(most, self.room.pop(0) if self.room else most)
 
+    def memory_bytes(self) -> int:
+        return 2**40
+
 
 def restarted(
     executor: Losing, *, counts: list[int], steps: list[int]

@@ -18,10 +18,9 @@ from mmcore.models.config import AudioEncoderConfig, ImageEncoderConfig
 from mmcore.models.encoders import (
     AudioEncoder,
     ImageEncoder,
-    NgramEmbedding,
-    TextEncoder,
     resolved,
 )
+from mmcore.models.text_encoder import NgramEmbedding, TextEncoder
 
 BATCH = random_batch()
 WHISPER = AudioEncoderConfig(

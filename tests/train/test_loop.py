@@ -15,6 +15,7 @@ from mmcore.errors import ConfigError, StepError
 from mmcore.load.batches import MultimodalLoader
 from mmcore.models.config import ModelConfig
 from mmcore.models.saved import load_saved_model
+from mmcore.train import telling
 from mmcore.train.config import EarlyStopping, TrainConfig
 from mmcore.train.loop import train
 from mmcore.train.validation import to_tensors
@@ -120,8 +121,9 @@ def test_no_clock_is_in_what_can_be_repeated(inputs: Inputs, tmp_path: Path) -> 
 
 
 def test_the_reports_tell_progress_epochs_and_at_last_the_files(
-    inputs: Inputs, tmp_path: Path
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(telling, "_TELL_SECONDS", 600.0)
     reports = run(inputs, tmp_path)
     # said by the thread that wrote it, whenever that was done
     assert "checkpoint" in [report["kind"] for report in reports]

@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import pytest
 
 from mmcore.errors import ConfigError
 from mmcore.train.config import TrainConfig
-from mmcore.train.memory import available_host_bytes, check_memory, forecast_memory
+from mmcore.train.memory import check_memory, forecast_memory
 
 P = 1_000_000
 
@@ -53,21 +51,22 @@ def test_what_lies_with_the_host_is_told_apart() -> None:
 def test_more_memory_than_there_is_is_refused_with_both_figures() -> None:
     config = TrainConfig(zero_stage=3, precision="bf16", bucket_elements=2)
     sizes = {"num_trained": 10**9, "num_frozen": 0, "num_ranks": 2, "num_local_ranks": 2}
-    check_memory(config, **sizes, available_bytes=16 * 10**9 + 8)
+    # 2 x (16 / 2) bytes a weight, the buckets, and 2 x (12 / 2) to write checkpoints from
+    check_memory(config, **sizes, available_bytes=28 * 10**9 + 8)
     with pytest.raises(
         ConfigError,
-        match=r"1,000,000,000 weights with train.zero_stage=3.* needs 8.00 GB for each of 2 ranks"
-        r".* and 15.00 GB are free. Use a higher",
+        match=r"1,000,000,000 weights with train.zero_stage=3.* needs 14.00 GB for each of 2 "
+        r"ranks .*6.00 GB of it to write checkpoints.* and 27.00 GB are free. Use a higher",
     ):
-        check_memory(config, **sizes, available_bytes=15 * 10**9)
+        check_memory(config, **sizes, available_bytes=27 * 10**9)
 
 
-def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:  2000 kB\nMemAvailable:    1000 kB\n")
-    assert available_host_bytes(tmp_path, meminfo) == 1_024_000
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("100000\n")
-    assert available_host_bytes(tmp_path, meminfo) == 1_024_000
-    (tmp_path / "memory.max").write_text("500000\n")
-    assert available_host_bytes(tmp_path, meminfo) == 400_000
+def test_a_gpu_and_its_host_are_each_asked_for_their_part() -> None:
+    config = TrainConfig(zero_stage=3, precision="bf16", bucket_elements=2, offload_optimizer=True)
+    sizes = {"num_trained": 10**9, "num_frozen": 0, "num_ranks": 2, "num_local_ranks": 2}
+    enough = {"available_bytes": 24 * 10**9, "device_bytes": 2 * 10**9 + 8}
+    check_memory(config, **sizes, **enough)
+    with pytest.raises(ConfigError, match=r"needs 2.00 GB of GPU memory for each rank"):
+        check_memory(config, **sizes, **{**enough, "device_bytes": 2 * 10**9 - 1})
+    with pytest.raises(ConfigError, match=r"needs 12.00 GB for each of 2 ranks"):
+        check_memory(config, **sizes, **{**enough, "available_bytes": 24 * 10**9 - 1})

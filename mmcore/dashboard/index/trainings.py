@@ -19,6 +19,7 @@ TIMING_NAME = "timing.jsonl"
 MAX_POINTS = 1500
 """Of a curve; a longer one is thinned by averaging neighbours."""
 _MAX_RUNS_LOOKED_AT = 20
+_MAX_RANKS = 8
 _PACE = ("samples_per_second", "tokens_per_second", "data_stall", "mfu")
 
 
@@ -135,7 +136,7 @@ def unended_trainings(root: str) -> list[Training]:
 
 def curves(root: str, training: Training) -> dict[str, Any]:
     """Return the columns of a training's curves: `steps`, `epochs`, and the clock's: `throughput`
-    and, at the end of each epoch, `memory`.
+    and, now and then, `memory`; and under `now` the newest figures.
     """
     url = storage.join(root, STEPS, training.name, TRAIN_STEP, training.fingerprint)
     steps: list[dict[str, Any]] = []
@@ -148,6 +149,7 @@ def curves(root: str, training: Training) -> dict[str, Any]:
         "epochs": _columns(epochs),
         "throughput": _throughput(steps, timing),
         "memory": _memory(timing),
+        "now": _newest(steps, timing),
         "state": training.state,
     }
 
@@ -215,7 +217,9 @@ def _throughput(
     steps: Sequence[Mapping[str, Any]], timing: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[float | None]]:
     """Return how fast a training was, a second or an epoch at a time, by the last step of each."""
-    windows = [line for line in timing if "train_seconds" not in line]
+    windows = [
+        line for line in timing if "train_seconds" not in line and "samples_per_second" in line
+    ]
     if windows:
         return _columns([{name: line.get(name) for name in ("step", *_PACE)} for line in windows])
     return _columns([_pace_of(line, of_epoch) for line, of_epoch in _epochs(steps, timing)])
@@ -246,14 +250,30 @@ def _epochs(
 
 
 def _memory(timing: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
-    """Return the memory of the rank that has the most, in MiB."""
+    """Return the memory in MiB of the rank that has the most, and of the first ranks each."""
     lines = []
     for line in timing:
-        found = {
-            name.replace("_bytes", "_mib"): round(max(line[name]) / 2**20, 1)
-            for name in ("memory_bytes", "gpu_memory_bytes")
-            if isinstance(line.get(name), list) and line[name]
-        }
+        found = {}
+        for name in ("memory_bytes", "gpu_memory_bytes"):
+            if isinstance(line.get(name), list) and line[name]:
+                sizes = [round(size / 2**20, 1) for size in line[name]]
+                found[name.replace("_bytes", "_mib")] = max(sizes)
+                if name == "memory_bytes":
+                    found |= {f"rank {rank}": size for rank, size in enumerate(sizes[:_MAX_RANKS])}
         if found:
             lines.append({"step": line["step"], **found})
     return _columns(lines)
+
+
+def _newest(
+    steps: Sequence[Mapping[str, Any]], timing: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the newest value of every figure of a step and of the clock."""
+    found: dict[str, Any] = dict(steps[-1]) if steps else {}
+    for name in (*_PACE, "memory_bytes", "gpu_memory_bytes"):
+        is_wanted = list if name.endswith("_bytes") else int | float
+        values = (line[name] for line in reversed(timing) if isinstance(line.get(name), is_wanted))
+        value = next(values, None)
+        if value is not None:
+            found[name] = value
+    return found

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from mmcore.core.runs import ENDED, cancel_request, effective_status, load_run, request_cancel
 from mmcore.dashboard.dag import NODE_HEIGHT, NODE_WIDTH, draw, notes
 from mmcore.dashboard.index.runs import RunIndex
+from mmcore.dashboard.index.trainings import TRAIN_STEP, Training, unended_trainings
 from mmcore.dashboard.prefect_view import PrefectView
 from mmcore.dashboard.progress import (
     RUNNING,
@@ -123,7 +124,7 @@ def run_page(request: Request) -> Response:
         again=command_of(run, request.app.state.settings.root),
         retry_by_prefect=bool(run.get("flow_run_id")) and request.app.state.prefect.is_known,
         said=_SAID.get(request.query_params.get("said", ""), ""),
-        **_live_values(run, status, progress),
+        **_live_values(request, run, status, progress),
     )
 
 
@@ -206,7 +207,9 @@ def live_facts(run: Mapping[str, Any], status: str, progress: RunProgress) -> di
     }
 
 
-def _live_values(run: Mapping[str, Any], status: str, progress: RunProgress) -> dict[str, Any]:
+def _live_values(
+    request: Request, run: Mapping[str, Any], status: str, progress: RunProgress
+) -> dict[str, Any]:
     steps = list(progress.steps.values())
     now = _now(run, progress)
     num_workers = int(run.get("num_workers") or 1)
@@ -218,6 +221,7 @@ def _live_values(run: Mapping[str, Any], status: str, progress: RunProgress) -> 
         "facts": live_facts(run, status, progress),
         "steps": steps,
         "by_name": progress.steps,
+        "training": _training_of(request, run, progress),
         "now": now,
         "num_workers": num_workers,
         "cost": sum(cost for cost in costs if cost is not None),
@@ -227,6 +231,17 @@ def _live_values(run: Mapping[str, Any], status: str, progress: RunProgress) -> 
         "node_height": NODE_HEIGHT,
         "cancel": cancel_request(run["url"]) if status in ("cancelling", "cancelled") else None,
     }
+
+
+def _training_of(
+    request: Request, run: Mapping[str, Any], progress: RunProgress
+) -> Training | None:
+    """Return what a run trains at this moment; None while it does something else."""
+    step = progress.steps.get(TRAIN_STEP)
+    if step is None or step.status != RUNNING:
+        return None
+    found = unended_trainings(request.app.state.settings.root)
+    return next((one for one in found if one.run_id == run["run_id"]), None)
 
 
 def _now(run: Mapping[str, Any], progress: RunProgress) -> float:
@@ -273,11 +288,11 @@ async def _events(request: Request, offset: int) -> AsyncIterator[str]:
 def _look(request: Request, offset: int) -> tuple[dict[str, str], LogPart, bool]:
     run, status = _load(request)
     progress = request.app.state.follower.progress(run["url"], status)
-    values = {"run": run, **_live_values(run, status, progress)}
+    values = {"run": run, **_live_values(request, run, status, progress)}
     log = read_on(run["url"], offset)
     parts = {
         name: render_text(request, f"run_{name}.html", **values)
-        for name in ("summary", "graph", "steps")
+        for name in ("summary", "graph", "steps", "training")
     }
     if log.lines:
         parts["log"] = render_text(request, "run_log.html", lines=log.lines)

@@ -26,6 +26,8 @@ from mmcore.dashboard.templating import render
 PER_PAGE = 50
 MAX_COMPARED = 6
 """As many as there are colours that can be told apart."""
+_TASKS = ("class_", "contrastive_")
+"""What the names of the parts of a loss begin with."""
 _FIGURES = (
     ("train_loss", "Training loss"),
     ("val_loss", "Validation loss"),
@@ -133,7 +135,30 @@ def points(request: Request) -> Response:
     if found is None:
         raise HTTPException(404, f"there is no training {name}/{fingerprint}")
     label = ", ".join(found.models) or f"{name} {fingerprint[:8]}"
-    return JSONResponse({"label": label, "at": found.at, **curves(index.root, found)})
+    drawn = curves(index.root, found)
+    drawn["now"] = _now(drawn["now"])
+    return JSONResponse({"label": label, "at": found.at, **drawn})
+
+
+def _now(newest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the newest figures as words and values: what a look at a running training is for."""
+    tasks = [name for name in newest if name.startswith(_TASKS)]
+    lines = [("Loss", newest.get("loss"), "{:.4f}")]
+    lines += [(f"Loss of {name.replace('_', ' ')}", newest[name], "{:.4f}") for name in tasks]
+    lines += [
+        ("Learning rate", newest.get("lr"), "{:.3g}"),
+        ("Gradient norm", newest.get("grad_norm"), "{:.3g}"),
+        ("Samples per second", newest.get("samples_per_second"), "{:,.1f}"),
+        ("Text tokens per second", newest.get("tokens_per_second"), "{:,.0f}"),
+        ("Waiting for data", newest.get("data_stall"), "{:.1%}"),
+        ("MFU", newest.get("mfu"), "{:.1%}"),
+    ]
+    found = [(words, form.format(value)) for words, value, form in lines if value is not None]
+    for key, words in (("memory_bytes", "Memory"), ("gpu_memory_bytes", "GPU memory")):
+        if newest.get(key):
+            sizes = ", ".join(f"{size / 2**20:,.0f}" for size in newest[key])
+            found.append((f"{words} by rank, MiB", sizes))
+    return found
 
 
 def _figure_line(found: Sequence[Training], key: str, words: str) -> Line:

@@ -147,6 +147,7 @@
         else append(part, event.data);
         if (window.htmx) window.htmx.process(part);
         restoreFocus();
+        document.dispatchEvent(new CustomEvent("mm:part"));
       });
     }
     source.addEventListener("end", () => {

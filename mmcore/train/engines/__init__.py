@@ -8,6 +8,7 @@ al., SC 2020).
 import torch
 from torch import nn
 
+from mmcore.core.host_memory import available_host_bytes
 from mmcore.errors import ConfigError
 from mmcore.models.lora import add_lora, freeze
 from mmcore.train.config import TrainConfig
@@ -16,7 +17,7 @@ from mmcore.train.engines.deepspeed_engine import DeepSpeedEngine
 from mmcore.train.engines.protocol import Engine
 from mmcore.train.engines.torch_engine import TorchEngine
 from mmcore.train.engines.world import World
-from mmcore.train.memory import available_host_bytes, check_memory
+from mmcore.train.memory import check_memory
 
 __all__ = ["DeepSpeedEngine", "Engine", "TorchEngine", "World", "build_engine"]
 
@@ -40,7 +41,7 @@ def build_engine(model: nn.Module, config: TrainConfig, world: World) -> Engine:
     if config.recomputes_activations:
         recompute_activations(model)
     _check_memory(model, config, world)
-    _check_same_path(model, config, world)
+    check_same_path(model, config, world.num_ranks)
     if config.engine == "torch":
         return TorchEngine(model, config, world)
     return DeepSpeedEngine(model, config, world)
@@ -51,25 +52,23 @@ def _check_memory(model: nn.Module, config: TrainConfig, world: World) -> None:
     for parameter in model.parameters():
         counts[parameter.requires_grad] += parameter.numel()
     is_gpu = world.device.type == "cuda"
-    if is_gpu:
-        available, num_sharing = torch.cuda.mem_get_info(world.device)[0], 1
-    else:
-        num_sharing = world.num_local_ranks
-        # what the model of each rank holds now is what its engine takes over
-        available = available_host_bytes() + 4 * num_sharing * sum(counts.values())
+    available = available_host_bytes()
+    if not is_gpu:  # what the model of each rank holds now is what its engine takes over
+        available += 4 * world.num_local_ranks * sum(counts.values())
     check_memory(
         config,
         num_trained=counts[True],
         num_frozen=counts[False],
         num_ranks=world.num_ranks,
-        num_local_ranks=num_sharing,
+        num_local_ranks=world.num_local_ranks,
         available_bytes=available,
+        device_bytes=torch.cuda.mem_get_info(world.device)[0] if is_gpu else 0,
     )
 
 
-def _check_same_path(model: nn.Module, config: TrainConfig, world: World) -> None:
+def check_same_path(model: nn.Module, config: TrainConfig, num_ranks: int) -> None:
     """Refuse layers that each rank leaves out by chance: under ZeRO-3 the others wait for ever."""
-    if config.engine == "torch" or config.zero_stage < 3 or world.num_ranks == 1:
+    if config.engine == "torch" or config.zero_stage < 3 or num_ranks == 1:
         return
     for name, module in model.named_modules():
         if getattr(module, "layerdrop", 0):

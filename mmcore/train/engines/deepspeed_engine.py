@@ -20,7 +20,7 @@ from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
 from mmcore.train.deepspeed_config import deepspeed_config
 from mmcore.train.engines.meeting import join_ranks
-from mmcore.train.engines.optimizers import build_optimizer
+from mmcore.train.engines.optimizers import build_optimizer, steer
 from mmcore.train.engines.precision import autocast
 from mmcore.train.engines.state import ReadSlice, TrainingState
 from mmcore.train.engines.world import World
@@ -97,9 +97,8 @@ class DeepSpeedEngine:
         if not is_last:
             self._engine.step()  # it counts the turns, and changes nothing yet
 
-    def step(self, learning_rate: float) -> float:
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+    def step(self, learning_rate: float, *, momentum: float | None = None) -> float:
+        steer(self._optimizer, learning_rate=learning_rate, momentum=momentum)
         norm = self._clipped() if self._clips_here else None
         num_skipped = self._engine.skipped_steps
         self._engine.step()

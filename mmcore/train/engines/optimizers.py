@@ -37,6 +37,20 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return kind(groups, lr=rate, betas=config.betas, fused=True)
 
 
+def steer(
+    optimizer: torch.optim.Optimizer, *, learning_rate: float, momentum: float | None
+) -> None:
+    """Set what the next step goes by; a momentum is the first beta where there are betas."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+        if momentum is None:
+            continue
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
+
+
 class Lion(torch.optim.Optimizer):
     """Steps of one length in the direction of the momentum's sign (Chen et al., NeurIPS 2023)."""
 

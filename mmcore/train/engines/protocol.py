@@ -25,8 +25,10 @@ class Engine(Protocol):
         """
         ...
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, *, momentum: float | None = None) -> float:
         """Change the weights once; return the norm of the gradient before it was shortened.
+
+        Without a `momentum` the optimizer keeps its own.
 
         It is infinite for a step that was left out because the loss was scaled up too far.
         """

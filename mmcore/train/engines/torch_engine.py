@@ -10,7 +10,7 @@ from mmcore.models.lora import merged_weights
 from mmcore.models.multimodal import ModelOutput
 from mmcore.sample import Json
 from mmcore.train.config import TrainConfig
-from mmcore.train.engines.optimizers import build_optimizer
+from mmcore.train.engines.optimizers import build_optimizer, steer
 from mmcore.train.engines.precision import autocast
 from mmcore.train.engines.state import ReadSlice, TrainingState
 from mmcore.train.engines.world import World
@@ -49,14 +49,13 @@ class TorchEngine:
         self._is_first = is_last
         (loss / self._num_turns).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, *, momentum: float | None = None) -> float:
         for parameter in self._trained:
             if parameter.grad is None:  # as under ZeRO, where it is a slice of zeros
                 parameter.grad = torch.zeros_like(parameter)
         limit = self._config.max_grad_norm or float("inf")
         norm = nn.utils.clip_grad_norm_(self._trained, limit)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        steer(self._optimizer, learning_rate=learning_rate, momentum=momentum)
         self._optimizer.step()
         self._state.average()
         return float(norm)
