@@ -38,7 +38,7 @@ def _meet_at(address: str, port: int) -> None:
 def run_controller(controllers: list[ActorHandle], **options: Any) -> Any:
     """Start the actor that watches over a group of ranks, note it in `controllers`, and wait.
 
-    As Ray Train does, but for the note. A driver that loses sight of the actor for some seconds
+    As Ray Train does, but for the note. A driver whose connection to the actor is closed
     gives the group up, and the actor would start its ranks again beside those of the next group.
     """
     here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
