@@ -16,9 +16,6 @@ from typing import Any
 # before the import: Ray reads them when it is loaded
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# a host that vanishes without a word is given up after ten seconds; else it takes seven minutes
-os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "5000")
-os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "5000")
 if not os.environ.get("RAY_ADDRESS"):
     # else Ray takes loopback for a mistake, and every port of it listens on all interfaces
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

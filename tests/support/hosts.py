@@ -120,6 +120,10 @@ def ray_hosts(directory: Path, *, num_hosts: int, num_cpus: int = 1) -> Iterator
         # a host that is gone is told from a slow one in seconds, not in half a minute
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_failure_threshold": "8",
+        # as docs/operate.md has it for clusters: nodes and drivers alike, or Ray takes the
+        # questions of the one for an attack on the other
+        "RAY_grpc_client_keepalive_time_ms": "5000",
+        "RAY_grpc_client_keepalive_timeout_ms": "5000",
         # the nodes are all of this test; else their work waits for everybody else's
         "RAY_worker_niceness": "0",
         # and one that does not come back is given up soon
