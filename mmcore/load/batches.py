@@ -186,7 +186,7 @@ class OpenMultimodal:
         everything = [info for one in self._plan.all_sources for info in one.infos]
         self._labels = sorted({name for info in everything if (name := self._label(info))})
         self._label_ids = {name: index for index, name in enumerate(self._labels)}
-        groups = sorted({self._group(one) for one in self._plan.all_members()})
+        groups = sorted({self._group(one.info) for one in self._plan.all_members()})
         self._group_ids = {name: index for index, name in enumerate(groups)}
         self._cache = config.disk_cache([one.artifact for one in self._plan.all_sources])
         self._decoder = Decoder(config.decoding, tokenizer, SampleReader(self._cache))
@@ -297,11 +297,12 @@ class OpenMultimodal:
     def _label(self, info: SampleInfo) -> str:
         return str(info.meta.get(self.config.label_field) or "")
 
-    def _group(self, member: Member) -> str:
-        return str(member.info.meta.get(self.config.group_field) or f"key:{member.info.key}")
+    def _group(self, info: SampleInfo) -> str:
+        return str(info.meta.get(self.config.group_field) or f"key:{info.key}")
 
     def _batch(self, members: Sequence[Member], arrays: Mapping[str, Any], waited: float) -> Batch:
-        labels = [self._label_ids.get(self._label(one.info), NO_LABEL) for one in members]
-        groups = [self._group_ids[self._group(one)] for one in members]
+        infos = [one.info for one in members]
+        labels = [self._label_ids.get(self._label(info), NO_LABEL) for info in infos]
+        groups = [self._group_ids[self._group(info)] for info in infos]
         found = {**arrays, "label": np.array(labels), "group": np.array(groups)}
-        return Batch([one.info.key for one in members], found, waited)
+        return Batch([info.key for info in infos], found, waited)

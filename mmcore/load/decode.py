@@ -1,8 +1,9 @@
 """Bytes of samples to the arrays of a batch: pictures straight into it, the rest padded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -90,6 +91,17 @@ class Decoded:
         )
 
 
+@lru_cache(1024)  # few kinds of samples, and every sample of an epoch asks
+def _chosen(extensions: tuple[str, ...]) -> tuple[Mapping[str, str], frozenset[str]]:
+    """Return which part serves for each modality, the first in sorted order, and all of them."""
+    found = {
+        modality: extension
+        for extension in sorted(extensions, reverse=True)
+        if (modality := modality_of(extension)) in _MODALITIES
+    }
+    return found, frozenset(found.values())
+
+
 class Decoder:
     """Makes batches; what it has decoded it keeps, as far as there is room."""
 
@@ -158,7 +170,8 @@ class Decoder:
 
     def _keep(self, key: str, decoded: Decoded, out: Pixels) -> Decoded:
         """Keep a sample while there is room: of one pass after another any part serves as well."""
-        if self.num_kept_bytes + decoded.num_bytes > self.config.max_cache_bytes:
+        room_left = self.config.max_cache_bytes - self.num_kept_bytes
+        if room_left <= 0 or decoded.num_bytes > room_left:
             return decoded
         image = decoded.image.copy() if decoded.image is out else decoded.image
         kept = Decoded(image, decoded.text_ids, decoded.mel)
@@ -167,12 +180,8 @@ class Decoder:
         return kept
 
     def _decode(self, wanted: Wanted, out: Pixels) -> Decoded:
-        chosen = {
-            modality: part.extension
-            for part in sorted(wanted.parts, reverse=True)
-            if (modality := modality_of(part.extension)) in _MODALITIES
-        }
-        data = self.reader.parts(wanted, frozenset(chosen.values()))
+        chosen, extensions = _chosen(tuple([part.extension for part in wanted.parts]))
+        data = self.reader.parts(wanted, extensions)
         found = {modality: data[extension] for modality, extension in chosen.items()}
         try:
             return Decoded(

@@ -12,6 +12,13 @@ ENVIRONMENTS = REPOSITORY / ".mm" / "peers"
 IMG2DATASET = ("img2dataset==1.47.0",)
 DAFT = ("daft==0.7.26",)
 DEDUPLICATORS = ("rensa==0.5.0", "datasketch==2.0.0", "faiss-cpu==1.15.1", "fastsketchlsh==1.0.1")
+TORCH = ("torch==2.13.0", "torchvision==0.28.0", "simplejpeg==1.9.0")
+"""Of the loaders, which all want torch: the version that is measured here, and the same decoder."""
+LOADERS = {
+    "litdata": ("litdata==0.2.76", *TORCH),
+    "mosaic": ("mosaicml-streaming==0.13.0", *TORCH),
+    "energon": ("megatron-energon==7.4.1", *TORCH),
+}
 OURS = os.pathsep.join((str(REPOSITORY / "tests" / "benchmarks"), str(REPOSITORY)))
 """Where Python finds these modules, and mmcore."""
 ONE_THREAD = {

@@ -9,10 +9,11 @@ nobody should take for figures.
 """
 
 from families import Family, measure
-from training_plane import checkpoints, loading
+from training_plane import checkpoints, loading, peers
 
 FAMILIES: dict[str, Family] = {
     "loading": lambda n: loading.loading(n or 1024),
+    "loaders": lambda n: peers.against_peers(n or 1024),
     "seek": lambda n: loading.seek(n or 256),
     "checkpoints": lambda n: checkpoints.figures(n or 256 * 2**20),
 }

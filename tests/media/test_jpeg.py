@@ -131,3 +131,19 @@ def test_a_plain_jpeg_is_decoded_into_an_array_as_it_is_without_one(
 )
 def test_what_needs_another_look_is_not_decoded_into_an_array(data: bytes) -> None:
     assert not decode_into(data, np.zeros((300, 400, 3), np.uint8))
+
+
+def test_what_one_header_said_is_not_believed_of_another() -> None:
+    plain = photo(64, 48, quality=90)
+    later = photo(64, 48, quality=80)
+    turned = photo(64, 48, quality=90, exif=exif(6))
+    larger = photo(80, 48, quality=90)
+    cut = plain[:100]
+    wanted = {plain: True, later: True, turned: False, larger: False, cut: False}
+    for before in wanted:
+        for after, is_decoded in wanted.items():
+            out = np.zeros((48, 64, 3), np.uint8)
+            decode_into(before, out)
+            assert decode_into(after, out) == is_decoded
+            if is_decoded:
+                assert np.array_equal(out, decode_image(after))

@@ -52,7 +52,7 @@ LOADER = MultimodalLoader(
 def loading(num_samples: int) -> list[Row]:
     """Return pictures a second of one core."""
     with tempfile.TemporaryDirectory(dir=shared_memory()) as directory:
-        bench = _Loading(Path(directory), num_samples)
+        bench = Loading(Path(directory), num_samples)
         taken = in_turns(
             {
                 "bare": bench.bare,
@@ -112,7 +112,7 @@ def seek(num_samples: int) -> list[Row]:
                 value=late.median / early.median, note=interval(early, late))]  # fmt: skip
 
 
-class _Loading:
+class Loading:
     """The same pictures, read in several ways."""
 
     def __init__(self, directory: Path, num_samples: int) -> None:
@@ -169,6 +169,12 @@ class _Loading:
         spent = time.process_time() - started
         assert found == PASSES * self.num
         return spent
+
+    def write_pictures(self, directory: Path) -> None:
+        """Write the pictures as files, for those who have a format of their own."""
+        directory.mkdir()
+        for number, data in enumerate(self._pictures):
+            (directory / f"{number:08d}.jpg").write_bytes(data)
 
     def check(self) -> None:
         """Assert that every pixel comes out as the bare loop has it."""
