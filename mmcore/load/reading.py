@@ -160,11 +160,11 @@ class SampleReader:
                 self._look(wanted.group, os.fstat(handle))
                 return os.pread(handle, num_bytes, offset - self._groups[wanted.group].first)
         url = wanted.url
-        handle = self._handles.get(url)  # of what is local alone
-        if handle is None and not storage.is_local(url):
+        known = self._handles.get(url)  # of what is local alone
+        if known is None and not storage.is_local(url):
             return storage.read(url, offset=offset, num_bytes=num_bytes)
         try:
-            return os.pread(self._handle(url) if handle is None else handle, num_bytes, offset)
+            return os.pread(self._handle(url) if known is None else known, num_bytes, offset)
         except OSError as error:
             raise StorageError(f"cannot read {url}: {error}. Run again when it is back.") from error
 
