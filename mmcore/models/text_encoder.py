@@ -79,7 +79,8 @@ class TextEncoder(nn.Module):
         summed = summed.index_add(0, own, states.flatten(0, 1))
         lengths = torch.bincount(own, minlength=num_texts + 1).clamp(min=1)
         # of segment 0, the padding, with no weight: under ZeRO-3 every rank has to compute it all
-        return (summed / lengths[:, None].to(summed.dtype))[1:]
+        found: Tensor = summed / lengths[:, None].to(summed.dtype)
+        return found[1:]
 
     def _dropped(self, ids: Tensor, mask: Tensor) -> Tensor:
         if not (self.training and self.token_dropout):

@@ -58,7 +58,7 @@ class Teller:
         """Tell of a step, counted from 0; every rank has to, for the sake of `gather`."""
         at = {"step": step, "epoch": epoch}
         self._log.metrics({**at, **figures})
-        window = self._meter.window()
+        window: dict[str, Any] | None = self._meter.window()
         if step % _MEMORY_STEPS == _TELL_STEPS - 1:
             own = torch.tensor([[resident_bytes()]], dtype=torch.int64)
             memory = gather(own.to(self._meter.device)).flatten().tolist()

@@ -20,8 +20,9 @@ from starlette.routing import Route
 
 from mmcore.core.runs import ENDED, cancel_request, effective_status, load_run, request_cancel
 from mmcore.dashboard.dag import NODE_HEIGHT, NODE_WIDTH, draw, notes
+from mmcore.dashboard.index.catalogue import TRAIN_STEP
 from mmcore.dashboard.index.runs import RunIndex
-from mmcore.dashboard.index.trainings import TRAIN_STEP, Training, unended_trainings
+from mmcore.dashboard.index.trainings import Training, unended_trainings
 from mmcore.dashboard.prefect_view import PrefectView
 from mmcore.dashboard.progress import (
     RUNNING,
