@@ -100,6 +100,10 @@ class _SpeechToText(_AudioBackbone):
     def __init__(self, backbone: PreTrainedModel) -> None:
         super().__init__(backbone)
         self.backbone = backbone.get_encoder()
+        # its table of positions is no weight, and stays float32 where weights do not
+        self.backbone.embed_positions.register_forward_hook(
+            lambda _, __, positions: positions.to(_dtype(self.backbone))
+        )
         self.num_features = int(backbone.config.d_model)
         self.kernel_sizes = list(backbone.config.conv_kernel_sizes)
 

@@ -210,6 +210,14 @@ class TrainConfig:
         """Return how many samples a rank holds at once."""
         return self.micro_batch_size or self.global_batch_size // num_ranks
 
+    def gathers_gradients(self, num_ranks: int) -> bool:
+        """Return whether ZeRO copies gradients together in a bucket, as it has to for other ranks.
+
+        One rank alone leaves those of float32 weights where they are.
+        """
+        is_half = self.precision in ("bf16", "fp16")
+        return num_ranks > 1 or is_half or self.offload_optimizer
+
     def check_ranks(self, num_ranks: int) -> None:
         """Raise ConfigError when this cannot run on a number of ranks."""
         if num_ranks < 1:

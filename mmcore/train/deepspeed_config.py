@@ -80,8 +80,15 @@ def _generated(
         "allgather_bucket_size": bucket,
         # gloo has nothing to overlap with, and sums in one order are worth more
         "overlap_comm": is_cuda and num_ranks > 1,
-        "contiguous_gradients": True,
+        "contiguous_gradients": config.gathers_gradients(num_ranks),
     }
+    if config.zero_stage < 3 and not is_cuda:
+        # gloo sums for everybody either way; so it does it in place
+        zero["reduce_scatter"] = False
+    if config.zero_stage == 3 and num_ranks == 1:
+        # the linear layers with which a weight can be let go of between the passes add a bias in
+        # a pass of its own; one rank alone lets go of none
+        zero["memory_efficient_linear"] = False
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": is_cuda}
     if config.offload_param:

@@ -22,7 +22,7 @@ class MemoryForecast:
     optimizer: int
     """Moments, the float32 copy that they belong to, and the average of the weights."""
     bucket: int
-    """What ranks exchange gradients through."""
+    """What ranks exchange gradients through; see `TrainConfig.gathers_gradients`."""
     offloaded: int
     """How much of that lies with the host, where training is on a GPU."""
     snapshot: int
@@ -68,6 +68,7 @@ def forecast_memory(
     per_weight = 4 * (_MOMENTS[config.optimizer] + has_copy + bool(config.ema_decay))
     weights = size * (part(num_trained, 3) + part(num_frozen, 3))
     optimizer = per_weight * part(num_trained, 1)
+    has_bucket = stage > 0 and config.gathers_gradients(num_ranks)
     bucket = config.bucket_elements or min(num_trained, _MAX_BUCKET_ELEMENTS)
     # a checkpoint has float32 weights, moments and the average, whatever the precision is
     per_kept = 4 * (_MOMENTS[config.optimizer] + 1 + bool(config.ema_decay))
@@ -76,7 +77,7 @@ def forecast_memory(
         weights=weights,
         gradients=size * part(num_trained, 2),
         optimizer=optimizer,
-        bucket=size * bucket if stage else 0,
+        bucket=size * bucket * has_bucket,
         offloaded=offloaded,
         snapshot=per_kept * part(num_trained, 1),
         is_bucket_kept=stage == 3,

@@ -22,4 +22,6 @@ def recompute_activations(model: nn.Module) -> None:
             "twice. Set it to false, or take transformers for encoders."
         )
     for one in able:
-        one.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers 5 calls by the first name what its version 4 calls by the second
+        enable = getattr(one, "activation_checkpointing_enable", one.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})

@@ -12,6 +12,8 @@ import torch._dynamo
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmcore.errors import ConfigError, MissingExtra
 from mmcore.models.lora import merged_weights
@@ -21,10 +23,11 @@ from mmcore.train.config import TrainConfig
 from mmcore.train.deepspeed_config import deepspeed_config
 from mmcore.train.engines.meeting import join_ranks
 from mmcore.train.engines.optimizers import build_optimizer, steer
-from mmcore.train.engines.precision import autocast
+from mmcore.train.engines.precision import autocast, normalise_in_float32
 from mmcore.train.engines.state import ReadSlice, TrainingState
 from mmcore.train.engines.world import World
 from mmcore.train.engines.zero import zero_partitions, zero_refresh
+from mmcore.train.engines.zero_step import clip_as_torch, keep_gradients_here
 
 # of a rank with the others in a collective; torch waits for half an hour
 _PATIENCE = timedelta(seconds=60)
@@ -40,6 +43,8 @@ class DeepSpeedEngine:
         self._device = world.device
         self._config = config
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if config.precision in ("bf16", "fp16"):
+            normalise_in_float32(model)
         settings = deepspeed_config(
             config,
             num_ranks=world.num_ranks,
@@ -55,10 +60,14 @@ class DeepSpeedEngine:
         if self._has_started_group:
             join_ranks(backend, world, patience=_PATIENCE)
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
+        trains_all = len(trained) == len(list(model.parameters()))
+        if config.zero_stage == 3 and trains_all and not config.recomputes_activations:
+            _fetch_by_layer(deepspeed, model)
         # without ZeRO DeepSpeed shortens gradients tensor by tensor, and tells no norm
         self._clips_here = config.zero_stage == 0 and config.precision in ("fp32", "bf16_autocast")
         if self._clips_here:
             settings["gradient_clipping"] = 0.0
+        self._linear = functional.linear  # at stage 3 DeepSpeed puts its own in its place, for ever
         try:
             self._engine, self._optimizer, _, _ = deepspeed.initialize(
                 model=model,
@@ -75,6 +84,8 @@ class DeepSpeedEngine:
                 f"DeepSpeed does not take {config.deepspeed_file}: {where}: {problem['msg']}."
             ) from error
         self._trained = trained
+        if config.zero_stage and config.precision in ("fp32", "bf16_autocast"):
+            self._step_as_torch_does(settings)
         if world.num_ranks == 1 and config.zero_stage == 0:
             # there is nobody to share with, and it copies every gradient there and back
             self._engine.enable_backward_allreduce = False
@@ -162,9 +173,21 @@ class DeepSpeedEngine:
 
     def close(self) -> None:
         self._engine.destroy()
+        functional.linear = self._linear
         if self._has_started_group:
             dist.destroy_process_group()
         gc.collect()
+
+    def _step_as_torch_does(self, settings: Mapping[str, Any]) -> None:
+        config, num_ranks = self._config, self._world.num_ranks
+        if config.offload_optimizer:
+            return
+        clip_as_torch(
+            self._optimizer, self._trained, limit=config.max_grad_norm, num_ranks=num_ranks
+        )
+        is_gathered = settings["zero_optimization"]["contiguous_gradients"]  # a file may say so
+        if not config.gathers_gradients(num_ranks) and not is_gathered:
+            keep_gradients_here(self._optimizer)
 
     def _clipped(self) -> Tensor:
         limit = self._config.max_grad_norm or float("inf")
@@ -184,8 +207,11 @@ class DeepSpeedEngine:
         """Return what holds the scale of the loss; None where it is not scaled."""
         if self._config.precision != "fp16":
             return None
-        # at stage 0 that is the optimizer itself
-        return getattr(self._optimizer, "loss_scaler", self._optimizer)
+        # at stage 0 it depends on the optimizer that DeepSpeed has made around ours
+        for name in ("loss_scaler", "loss_scale_config"):
+            if hasattr(self._optimizer, name):
+                return getattr(self._optimizer, name)
+        return self._optimizer
 
     def _load_counts(self, facts: Mapping[str, Any]) -> None:
         # the torch engine keeps none; the number of turns differs between numbers of ranks
@@ -200,6 +226,16 @@ class DeepSpeedEngine:
         for name, value in facts.get("loss_scale", {}).items():
             if scaler is not None and hasattr(scaler, name):
                 setattr(scaler, name, type(getattr(scaler, name))(value))
+
+
+def _fetch_by_layer(deepspeed: Any, model: nn.Module) -> None:
+    """Let ZeRO-3 ask the other ranks for a layer at once, and not for each of its matrices.
+
+    DeepSpeed 0.19 does not fetch a layer for the backward pass when nothing before it is trained.
+    """
+    layers = {type(one) for one in model.modules() if isinstance(one, GradientCheckpointingLayer)}
+    if layers:
+        deepspeed.utils.set_z3_leaf_modules(model, sorted(layers, key=lambda kind: kind.__name__))
 
 
 def _torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
@@ -222,8 +258,9 @@ def _import_deepspeed(device: torch.device) -> Any:
             "train.engine=deepspeed needs the library deepspeed. Install mmcore[train], or use "
             "engine: torch with one rank."
         ) from error
-    # DeepSpeed calls a collective by the name that torch has begun to warn about
-    warnings.filterwarnings("ignore", message=r".*all_gather_into_tensor.* is deprecated")
+    # DeepSpeed calls collectives by names that torch has begun to warn about
+    deprecated = r".*(all_gather_into|reduce_scatter)_tensor.* is deprecated"
+    warnings.filterwarnings("ignore", message=deprecated)
     # DeepSpeed decorates an optimizer that we do not use with torch.compile: two seconds of imports
     torch._dynamo.config.disable = True
     # an all-reduce for inference, compiled for a minute on first use; training never calls it

@@ -91,6 +91,10 @@ def test_gradients_of_mixed_ranks_are_those_of_one_process(tmp_path: Path, num_r
     # a turn has fewer samples to contrast, and to take the statistics of
     plain = replace(MODEL, image=None, loss=LossConfig(contrastive_weight=0.0))
     cases = {f"zero-{s}": (replace(CONFIG, zero_stage=s), MODEL) for s in range(4)}
+    # batch statistics stay float32 beside weights that are not
+    cases |= {
+        f"bf16-{s}": (replace(CONFIG, zero_stage=s, precision="bf16"), MODEL) for s in range(4)
+    }
     cases |= {
         f"turns-{s}": (replace(CONFIG, zero_stage=s, micro_batch_size=1), plain) for s in (0, 3)
     }
@@ -100,7 +104,7 @@ def test_gradients_of_mixed_ranks_are_those_of_one_process(tmp_path: Path, num_r
         num_ranks=num_ranks,
         on_report=lambda _: None,
     )
-    for name, (_, model) in cases.items():
+    for name, (train, model) in cases.items():
         reference = gradients(replace(CONFIG, engine="torch"), model, ALONE, num_ranks)
         found = [load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in range(num_ranks)]
         total = squared = 0.0
@@ -115,9 +119,11 @@ def test_gradients_of_mixed_ranks_are_those_of_one_process(tmp_path: Path, num_r
             joined = torch.cat([pieces[start] for start in sorted(pieces)])
             squared += float((joined - reference[parameter]).square().sum())
             total += float(reference[parameter].square().sum())
-        assert (squared / total) ** 0.5 < 1e-6, name
+        is_half = train.precision == "bf16"  # of whose numbers seven binary digits count
+        assert (squared / total) ** 0.5 < (0.1 if is_half else 1e-6), name
         for one in found:
-            torch.testing.assert_close(one["loss"], reference["loss"], rtol=1e-6, atol=0)
+            rtol = 2e-2 if is_half else 1e-6
+            torch.testing.assert_close(one["loss"], reference["loss"], rtol=rtol, atol=0)
 
 
 def test_a_rank_without_pictures_leaves_their_statistics_alone(tmp_path: Path) -> None:

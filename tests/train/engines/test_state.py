@@ -17,7 +17,7 @@ from mmcore.errors import IntegrityError
 from mmcore.executors.local import LocalExecutor
 from mmcore.models.config import ModelConfig
 from mmcore.sample import Json
-from mmcore.train.config import TrainConfig
+from mmcore.train.config import LoraConfig, TrainConfig
 from mmcore.train.engines import Engine, World, build_engine
 from mmcore.train.engines.state import ReadSlice, whole_reader
 from mmcore.train.turns import accumulate
@@ -94,18 +94,22 @@ def interrupted_and_not(config: Mapping[str, Any]) -> Json:
         kept(engine, directory, world.rank)
         expected = steps(engine, train, model, world, range(2, 5))
         expected_state = {k: v.clone() for k, v in engine.named_state().items()}
+        expected_scalars = engine.scalars()
         engine.close()
         torch.rand(7)  # whatever the process did before it was killed
-        fresh = build_engine(tiny_model(model, seed=9), train, world)
+        # what is frozen comes with the model, and is in no checkpoint
+        fresh = build_engine(tiny_model(model, seed=0 if train.freeze else 9), train, world)
         tensors = load_file(directory / f"rank-{world.rank}.safetensors")
         facts = json.loads((directory / f"rank-{world.rank}.json").read_text())["scalars"]
         fresh.load_state(tensors, facts)
         found = steps(fresh, train, model, world, range(2, 5))
         state = fresh.named_state()
+        fresh_scalars = fresh.scalars()
         same = {k: torch.equal(v, expected_state[k]) for k, v in state.items()}
         fresh.close()
         said[name] = {
             "same_figures": found == expected,
+            "same_scalars": fresh_scalars == expected_scalars,
             "different": [k for k, equal in same.items() if not equal],
             "names": len(state) == len(expected_state),
         }
@@ -169,9 +173,8 @@ def gang(function: Any, num_ranks: int, **config: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_a_fresh_engine_goes_on_bit_for_bit_at_every_stage(tmp_path: Path, num_ranks: int) -> None:
-    cases = {f"zero-{stage}": (TINY_MODEL, replace(CONFIG, zero_stage=stage)) for stage in range(4)}
+def other_cases() -> dict[str, tuple[ModelConfig, TrainConfig]]:
+    cases = {}
     cases["bf16"] = (TEXT_ONLY, replace(CONFIG, zero_stage=2, precision="bf16", ema_decay=0.0))
     cases["bf16-0"] = (TEXT_ONLY, replace(CONFIG, zero_stage=0, precision="bf16"))
     cases["bf16-3"] = (TEXT_ONLY, replace(CONFIG, zero_stage=3, precision="bf16"))
@@ -182,11 +185,28 @@ def test_a_fresh_engine_goes_on_bit_for_bit_at_every_stage(tmp_path: Path, num_r
         TEXT_ONLY,
         replace(CONFIG, zero_stage=3, offload_optimizer=True, offload_param=True),
     )
+    cases["recomputing"] = (
+        TEXT_ONLY,
+        replace(CONFIG, zero_stage=3, recomputes_activations=True),
+    )
+    lora = LoraConfig(targets=("*.query",), rank=2)
+    cases["lora"] = (TEXT_ONLY, replace(CONFIG, zero_stage=3, freeze=("encoders.*",), lora=lora))
+    frozen = ("encoders.text.backbone.embeddings.*",)
+    cases["frozen"] = (TEXT_ONLY, replace(CONFIG, zero_stage=3, freeze=frozen))
+    return cases
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_a_fresh_engine_goes_on_bit_for_bit_at_every_stage(tmp_path: Path, num_ranks: int) -> None:
+    cases = {f"zero-{stage}": (TINY_MODEL, replace(CONFIG, zero_stage=stage)) for stage in range(4)}
+    if num_ranks < 4:
+        cases |= other_cases()
     gang(interrupted_and_not, num_ranks, directory=str(tmp_path), cases=cases)
     for rank in range(num_ranks):
         said = json.loads((tmp_path / f"said-{rank}.json").read_text())
         assert said == {
-            name: {"same_figures": True, "different": [], "names": True} for name in cases
+            name: {"same_figures": True, "same_scalars": True, "different": [], "names": True}
+            for name in cases
         }
 
 
