@@ -17,6 +17,7 @@ _HEAD = struct.Struct("<IQ")
 _MAX_JSON_BYTES = 256 * 2**20
 _MAX_DATA_BYTES = 4 * 2**30
 _BUFFER_BYTES = 2**20
+_MAX_PIECES = 1024  # at once, for the kernel
 
 
 class ChannelClosed(Exception):
@@ -36,9 +37,21 @@ def send(end: socket.socket, header: Any, data: Sequence[bytes] = ()) -> None:
     text = json.dumps(header, separators=(",", ":")).encode()
     head = _HEAD.pack(len(text), sum(map(len, data)))
     try:
-        end.sendall(b"".join((head, text, *data)))
+        _send_all(end, [head, text, *data])
     except (BrokenPipeError, ConnectionResetError) as error:
         raise ChannelClosed from error
+
+
+def _send_all(end: socket.socket, pieces: Sequence[bytes]) -> None:
+    """Send pieces behind each other, as they lie in memory."""
+    for first in range(0, len(pieces), _MAX_PIECES):
+        left = [memoryview(piece) for piece in pieces[first : first + _MAX_PIECES] if piece]
+        while left:
+            num_sent = end.sendmsg(left)
+            while left and num_sent >= len(left[0]):
+                num_sent -= len(left.pop(0))
+            if num_sent:
+                left[0] = left[0][num_sent:]
 
 
 def receive(end: socket.socket, tick: Callable[[], None]) -> tuple[Any, memoryview]:

@@ -61,7 +61,7 @@ class OpenCorpus:
         with self.stream(file):
             pass
         with storage.open_read(storage.join(self.source_url, file.path)) as stream:
-            yield stream
+            yield cast(BinaryIO, _Counted(stream))
 
     def find(self, paths: Sequence[str]) -> Mapping[str, SourceFile]:
         if not paths:
@@ -75,6 +75,30 @@ class OpenCorpus:
 
     def arrived(self, path: str) -> Iterator[Arrived]:
         return map(_arrived, _rows(self.scan_url, fetched_name(path, RESULTS_NAME)))
+
+
+class _Counted(io.RawIOBase):
+    """A file read anywhere: what is in hand has longer for each byte that is truly there."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        in_hand.passed(len(data))
+        return data
 
 
 def read_file_table(scan: Artifact) -> pa.Table:

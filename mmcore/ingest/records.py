@@ -23,6 +23,7 @@ from mmcore.ingest.sidecar import parse_object
 
 MAX_ROW_BYTES = 32 << 20
 _ROWS_AT_ONCE = 16  # with a picture in each, a batch is still small
+_BYTES_AT_ONCE = 16 << 20  # of rows that are larger than pictures
 _BUFFER_BYTES = 1 << 20
 _FOOTER_BYTES = 16 << 20  # of Parquet files: a few KB per row group
 _FORMATS = ("parquet", "jsonl", "ndjson", "csv", "tsv", "txt")
@@ -183,9 +184,11 @@ def _parquet(row: _InHand, stream: BinaryIO) -> Iterator[_Row]:
     except _PARQUET_ERRORS as error:
         raise _TableBroken(_first_line(error)) from error
     for group in range(file.num_row_groups):
-        left = file.metadata.row_group(group).num_rows
+        about = file.metadata.row_group(group)
+        left = about.num_rows
         try:
-            batches = file.iter_batches(_ROWS_AT_ONCE, [group], use_threads=False)
+            num_rows = _rows_at_once(about.num_rows, about.total_byte_size)
+            batches = file.iter_batches(num_rows, [group], use_threads=False)
             while True:
                 refusal = in_hand.begin(f"{row.path}#row group {group}", row.number)
                 if refusal is not None:
@@ -204,6 +207,16 @@ def _parquet(row: _InHand, stream: BinaryIO) -> Iterator[_Row]:
         except _PARQUET_ERRORS as error:
             detail = f"{left} rows of row group {group}: {_first_line(error)}"
             yield {}, _Problem(UNREADABLE, detail, left, is_rest=True)
+
+
+def _rows_at_once(num_rows: int, num_bytes: int) -> int:
+    """Return how many rows are decoded together, by what the file says of their size.
+
+    >>> _rows_at_once(4000, 160 << 20), _rows_at_once(10, 600 << 20), _rows_at_once(0, -1)
+    (16, 1, 16)
+    """
+    per_row = max(num_bytes // max(num_rows, 1), 1)
+    return max(min(_BYTES_AT_ONCE // per_row, _ROWS_AT_ONCE), 1)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, BinaryIO, ClassVar, Literal
 
@@ -69,7 +69,8 @@ class Columns:
 
     def named(self) -> dict[str, str]:
         """Return the columns that are named, by what they hold."""
-        return {name: column for name, column in asdict(self).items() if column is not None}
+        # asked for each row: what dataclasses copies took longer than all else
+        return {name: column for name, column in vars(self).items() if column is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import resource
 import struct
 import tarfile
@@ -12,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile_reading import Lines
+from hostile_reading import Lines, Sidecars
 from media import png
 from tars import make_tar
 
+from mmcore.core import in_hand
 from mmcore.core.decoder import close_idle
 from mmcore.core.decoder_limits import DecoderLimits
 from mmcore.core.graph import Graph
@@ -26,11 +28,13 @@ from mmcore.core.step import Artifact, Step
 from mmcore.errors import StepError
 from mmcore.executors.local import LocalExecutor
 from mmcore.ingest import records
+from mmcore.ingest.corpus import OpenCorpus
 from mmcore.ingest.folder import FolderLayout
-from mmcore.ingest.layout import ContainerLayout, Layout
+from mmcore.ingest.layout import ContainerLayout, Layout, SourceFile
 from mmcore.ingest.table import Columns, TableLayout
 from mmcore.ingest.webdataset import WebdatasetLayout
 from mmcore.ingest.work import IngestWork
+from mmcore.sample import sha256_hex
 
 LIMITS = DecoderLimits(seconds=0.5, seconds_per_mb=0.0, memory_mb=256)
 TABLE = TableLayout(columns=Columns(key="id", caption="text"))
@@ -155,6 +159,47 @@ def test_a_row_group_that_does_not_fit_costs_the_group(tmp_path: Path, ingested:
     assert rows[2].detail.startswith("1 rows of row group 1")
 
 
+def test_rows_that_are_large_are_decoded_one_by_one_and_none_is_refused(
+    tmp_path: Path, ingested: Ingested
+) -> None:
+    rows = {"id": list(range(12)), "video": [os.urandom(24 << 20)] * 12}
+    with pq.ParquetWriter(
+        corpus_of(tmp_path) / "a.parquet",
+        pa.schema([("id", pa.int64()), ("video", pa.binary())]),
+        use_dictionary=False,
+        compression="none",
+        write_batch_size=1,  # a page is decoded whole, whoever wrote it
+    ) as writer:
+        writer.write_table(pa.table(rows))
+    layout = TableLayout(columns=Columns(key="id", media="video"))
+    _, found = ingested(layout, limits=DecoderLimits(memory_mb=256))
+    # noise is no video: what counts is that each row was looked at
+    assert fates(found) == ["content_unknown"] * 12
+
+
+def test_what_is_read_of_a_parquet_file_gives_its_rows_time(tmp_path: Path) -> None:
+    data = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": list(range(1000))}), data)
+    passed: list[int] = []
+
+    class Watching:
+        def begin(self, place: str, number: int) -> None:
+            return None
+
+        def passed(self, num_bytes: int) -> None:
+            passed.append(num_bytes)
+
+    size = data.stat().st_size
+    file = SourceFile("a.parquet", size, sha256_hex(data.read_bytes()))
+    with OpenCorpus(str(tmp_path), "").seekable(file) as stream:
+        in_hand.watch(Watching())
+        try:
+            assert len(list(records.read_records("a.parquet", stream))) == 1000
+        finally:
+            in_hand.watch(None)
+    assert sum(passed) >= size // 2
+
+
 def test_a_tar_that_claims_an_exabyte_costs_one_sample(tmp_path: Path, ingested: Ingested) -> None:
     data = make_tar([("0.png", png(0)), ("1.png", png(1))])
     header = bytearray(tarfile.TarInfo("2.png").tobuf(tarfile.GNU_FORMAT))
@@ -179,6 +224,19 @@ def test_a_hostile_sidecar_costs_its_sample_and_keeps_its_name(
     _, rows = ingested(FolderLayout())
     assert fates(rows) == ["kept", "kept", "kept", "metadata_unreadable", "kept", "kept"]
     assert rows[3].sample.parts.keys() == {"png"}
+
+
+def test_a_sidecar_that_kills_its_reader_costs_its_sample_and_keeps_its_parts(
+    tmp_path: Path, ingested: Ingested
+) -> None:
+    folder = corpus_of(tmp_path)
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes(png(i))
+        (folder / f"{i}.json").write_text('{"text": "An owl."}')
+    (folder / "1.json").write_text('{"word": "segfault"}')
+    _, rows = ingested(Sidecars())
+    assert fates(rows) == ["kept", "decoder_died", "kept"]
+    assert rows[1].sample.parts.keys() == {"png"}
 
 
 def test_the_worker_itself_parses_nothing(

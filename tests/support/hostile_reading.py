@@ -11,12 +11,15 @@ from hostile_stages import obey_word
 
 from mmcore.core import in_hand
 from mmcore.core.decoder_reads import Found, Read
+from mmcore.ingest.folder import FolderLayout
 from mmcore.ingest.layout import (
     Aside,
     ContainerLayout,
     Corpus,
     Grouping,
+    Made,
     RawSample,
+    ReadFile,
     group_containers,
     record_key,
 )
@@ -76,6 +79,16 @@ class Lines(ContainerLayout):
                 continue
             obey_word(word)
             yield Sample(sample.key, {"txt": Part(data=word.encode())}, sample.meta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecars(FolderLayout):
+    """A folder whose sidecars have a word that is obeyed when they are read."""
+
+    def make(self, raw: RawSample, read_file: ReadFile) -> Made:
+        if raw.problem is None:
+            obey_word(json.loads(read_file(raw.files["json"])).get("word", ""))
+        return super().make(raw, read_file)
 
 
 def said(answers: Iterable[tuple[int, Any]]) -> list[tuple[int, str]]:

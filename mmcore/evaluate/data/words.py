@@ -28,9 +28,9 @@ caption_too_long | the caption is too long
 caption_too_short | the caption is too short
 column_missing | the table lacks a column
 content_unknown | nobody knows what the bytes are
-decoder_died | decoding it ended the decoder, or took too long
-decoder_memory | decoding it took more memory than a sample may
-decoder_timeout | decoding it took longer than a sample may
+decoder_died | reading or decoding it ended the decoder
+decoder_memory | reading or decoding it took more memory than a sample may
+decoder_timeout | reading or decoding it took longer than a sample may
 duplicate | the same as another sample
 equal_after_encoding | encoded, it equals one of another split
 exact_duplicate | the same as another sample
