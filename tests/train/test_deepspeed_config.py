@@ -137,7 +137,7 @@ def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "cannot be read"), ("{", "is no JSON"), ("[]", "is a list. Use an object")],
+    [(None, "there is no such file"), ("{", "is no JSON"), ("[]", "is a list. Use an object")],
 )
 def test_a_file_that_cannot_be_used_is_said_so(
     tmp_path: Path, text: str | None, message: str

@@ -293,8 +293,10 @@ def _look(request: Request, offset: int) -> tuple[dict[str, str], LogPart, bool]
     log = read_on(run["url"], offset)
     parts = {
         name: render_text(request, f"run_{name}.html", **values)
-        for name in ("summary", "graph", "steps", "training")
+        for name in ("summary", "graph", "steps")
     }
+    if values["training"] is not None:  # what was drawn stays while the run goes on to other steps
+        parts["training"] = render_text(request, "run_training.html", **values)
     if log.lines:
         parts["log"] = render_text(request, "run_log.html", lines=log.lines)
     return parts, log, status not in UNENDED
