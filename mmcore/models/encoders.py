@@ -102,7 +102,7 @@ class _SpeechToText(_AudioBackbone):
         self.backbone = backbone.get_encoder()
         # its table of positions is no weight, and stays float32 where weights do not
         self.backbone.embed_positions.register_forward_hook(
-            lambda _, __, positions: positions.to(_dtype(self.backbone))
+            lambda _, __, positions: positions.to(dtype_of(self.backbone))
         )
         self.num_features = int(backbone.config.d_model)
         self.kernel_sizes = list(backbone.config.conv_kernel_sizes)
