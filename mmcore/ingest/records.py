@@ -8,7 +8,6 @@ import csv
 import gzip
 import json
 import zlib
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from mmcore.core import in_hand
 from mmcore.core.in_hand import Refusal
+from mmcore.ingest.csv_lines import CsvLines
 from mmcore.ingest.sidecar import parse_object
 
 MAX_ROW_BYTES = 32 << 20
@@ -277,7 +277,7 @@ def _txt(row: _InHand, lines: Iterator[bytes]) -> Iterator[_Row]:
 
 
 def _csv(row: _InHand, lines: Iterator[bytes], *, delimiter: str | None) -> Iterator[_Row]:
-    source = _CsvLines(lines)
+    source = CsvLines(lines, max_row_bytes=MAX_ROW_BYTES)
     header: list[str] | None = None
     dialect: dict[str, Any] = {"strict": True, "delimiter": delimiter or ","}
     # the limit is the process's: a field is at most as long as a row
@@ -312,59 +312,6 @@ def _csv(row: _InHand, lines: Iterator[bytes], *, delimiter: str | None) -> Iter
         elif fields:
             said = f"{where}: {len(fields)} fields, and the header has {len(header)}"
             yield {}, _Problem(ROW_UNREADABLE, said)
-
-
-class _CsvLines:
-    """Lines for one row at a time, given back when they turn out to be none of it.
-
-    A quote that is never closed would take all that follows with it; like this it costs one row.
-    """
-
-    def __init__(self, lines: Iterator[bytes]) -> None:
-        self._lines = lines
-        self._waiting: deque[bytes] = deque()
-        self._taken: list[bytes] = []
-        self.line = 0
-
-    def begin(self) -> str | None:
-        """Begin with the next line that is not blank; return it, or None at the end."""
-        self._taken = []
-        for line in iter(self._next, None):
-            self.line += 1
-            if line.strip():
-                self._waiting.appendleft(line)
-                return line.decode("utf-8", "surrogateescape")
-        return None
-
-    def skip(self) -> None:
-        """Take this row to be the one line with which it begins."""
-        self._next()
-
-    def give_back(self) -> None:
-        """Take back all lines of this row but the first."""
-        self._waiting.extendleft(reversed(self._taken[1:]))
-        self.line -= max(len(self._taken) - 1, 0)
-        self._taken = self._taken[:1]
-
-    def __iter__(self) -> "_CsvLines":
-        return self
-
-    def __next__(self) -> str:
-        if sum(map(len, self._taken)) > MAX_ROW_BYTES // 32 or len(self._taken) > 1000:
-            raise csv.Error("a quote is not closed")
-        line = self._next()
-        if line is None:
-            raise StopIteration
-        if len(line) > MAX_ROW_BYTES:
-            raise csv.Error(f"more than {MAX_ROW_BYTES} bytes")
-        self._taken.append(line)
-        if len(self._taken) > 1:
-            self.line += 1
-        text = line.decode("utf-8", "surrogateescape")
-        return text.removeprefix("\ufeff") if self.line == 1 else text
-
-    def _next(self) -> bytes | None:
-        return self._waiting.popleft() if self._waiting else next(self._lines, None)
 
 
 def _refuse_surrogates(fields: Sequence[str]) -> None:

@@ -4,21 +4,15 @@ captions.jsonl   {"id": 17, "image": "pictures/owl.png", "text": ["An owl.", "A 
 train.parquet    id, image: {bytes, path}, text, label
 """
 
-import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, BinaryIO, ClassVar, Literal
 
-from mmcore import storage
 from mmcore.core import in_hand
 from mmcore.core.decoder_limits import DecoderLimits
-from mmcore.core.decoder_reads import Found, Read
-from mmcore.core.in_hand import Refusal
 from mmcore.core.reader import Gathered
-from mmcore.core.reading import answers
 from mmcore.errors import ConfigError, SampleError
 from mmcore.ingest.cells import ANY, Cell, caption_texts, plain_values, read_cell, url_of
 from mmcore.ingest.described import as_text, find_field
@@ -35,13 +29,13 @@ from mmcore.ingest.layout import (
     is_hidden,
     record_key,
 )
+from mmcore.ingest.listed import Arriving, listed_urls
 from mmcore.ingest.records import Record, class_names, count_records, format_of, read_records
 from mmcore.sample import Json, Outcome, Part, Quarantined, Sample, sha256_hex
 
 _MEDIA = ("image", "audio", "video", ANY)
 _ROWS_AT_ONCE = 256
 _BYTES_AT_ONCE = 16 << 20
-_URLS_AHEAD = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +135,7 @@ class TableLayout(ContainerLayout):
         from mmcore.ingest.gather import gather_list
 
         assert self.fetch is not None, "lists() named none"
-        found = answers(_ListedUrls(self, url), [path], limits)
-        # what a refusal stands for names none
-        urls = (
-            one
-            for _, answer in found
-            if not isinstance(answer, Refusal)
-            for one in json.loads(bytes(answer[0]))
-        )
+        urls = listed_urls(self, path, url, limits)
         return gather_list(
             path, urls, store_url=store_url, config=self.fetch, num_workers=num_workers
         )
@@ -183,7 +170,7 @@ class TableLayout(ContainerLayout):
         """Yield the rows, each with what became of its URLs."""
         if self.fetch is None:
             return ((row, {}) for row in rows)
-        arrived = _Arriving(corpus.arrived(raw.original_key))
+        arrived = Arriving(corpus.arrived(raw.original_key))
         return ((row, {url: arrived.of(url) for url in self._urls(row)}) for row in rows)
 
     def _outcomes(
@@ -317,48 +304,6 @@ class TableLayout(ContainerLayout):
         if urls:
             said["url"] = urls[0] if len(urls) == 1 else urls
         return Sample(key=record_key(raw.original_key, name), meta=said)
-
-
-@dataclass(frozen=True)
-class _ListedUrls:
-    """Reads the URLs of lists below a URL, in the decoder process."""
-
-    layout: TableLayout
-    url: str
-
-    def build(self, entering: Callable[[str], None]) -> Callable[[Json], Read]:
-        return lambda _: self._read
-
-    def _read(self, question: Json) -> Iterator[Found]:
-        path = str(question)
-        with storage.open_read(storage.join(self.url, path)) as stream:
-            for urls in self.layout.urls_in(path, stream):
-                yield json.dumps(urls).encode(), ()
-
-
-class _Arriving:
-    """What became of the URLs of a list, for those of its rows that can be read now.
-
-    When they were fetched, a row more or less may have been refused: limits were others then.
-    """
-
-    def __init__(self, arrived: Iterator[Arrived]) -> None:
-        self._arrived = arrived
-        self._waiting: deque[Arrived] = deque()
-
-    def of(self, url: str) -> Arrived:
-        """Return what became of the next URL of the list."""
-        for number in range(_URLS_AHEAD):
-            if number == len(self._waiting):
-                more = next(self._arrived, None)
-                if more is None:
-                    break
-                self._waiting.append(more)
-            if self._waiting[number].url == url:
-                for _ in range(number):
-                    self._waiting.popleft()
-                return self._waiting.popleft()
-        return Arrived(url, None, "url_not_fetched", f"{url:.200}: its row was not read then")
 
 
 def _sample(
