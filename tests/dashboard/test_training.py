@@ -144,6 +144,7 @@ def test_a_training_that_runs_is_shown_live(
     opened.goto(f"/training/small/{running}")
     page.locator('[data-chart="loss"]').get_by_text("Values as a table").click()
     expect(page.locator('[data-chart="loss"] tbody tr')).to_have_count(20)
+    expect(page.locator('[data-chart="mfu"]')).to_be_hidden()  # there is no GPU
     metrics = root / "steps" / "small" / "train" / running / "metrics.jsonl"
     with metrics.open("a") as file:
         file.write(json.dumps({"step": 20, "epoch": 2, "loss": 0.5, "samples": 336}) + "\n")

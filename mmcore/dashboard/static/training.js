@@ -6,6 +6,7 @@ for (const link of document.querySelectorAll("link[data-late]")) link.media = "a
 function showCurves(box) {
   const WHERE = { loss: "steps", tasks: "steps", ranks: "memory", lr: "steps", grad_norm: "steps", val_loss: "epochs", val_accuracy: "epochs", samples_per_second: "throughput", tokens_per_second: "throughput", data_stall: "throughput", mfu: "throughput", memory_mib: "memory", gpu_memory_mib: "memory" };
   // several curves of one training: those whose names fit
+  const GPU = new Set(["mfu", "gpu_memory_mib"]);
   const SEVERAL = { tasks: /^(class|contrastive)_/, ranks: /^rank / };
   const MAX_ROWS = 200;
   const wanted = JSON.parse(box.dataset.curves);
@@ -65,7 +66,7 @@ function showCurves(box) {
     const holder = element.querySelector("[data-plot]");
     table(element, raw, shown);
     const isEmpty = raw.slice(1).every((row) => row.every((value) => value === null));
-    element.hidden = isEmpty && runs.length > 0 && (key in SEVERAL || runs.every((run) => run.state === "done"));
+    element.hidden = isEmpty && runs.length > 0 && (key in SEVERAL || GPU.has(key) || runs.every((run) => run.state === "done"));
     if (isEmpty) {
       plots.get(key)?.destroy();
       plots.delete(key);
