@@ -9,12 +9,13 @@ nobody should take for figures.
 """
 
 from families import Family, measure
-from training_plane import checkpoints, loading
+from training_plane import checkpoints, engines, loading
 
 FAMILIES: dict[str, Family] = {
     "loading": lambda n: loading.loading(n or 1024),
     "seek": lambda n: loading.seek(n or 256),
     "checkpoints": lambda n: checkpoints.figures(n or 256 * 2**20),
+    "engines": lambda n: engines.figures(n or 7),
 }
 
 if __name__ == "__main__":
