@@ -31,10 +31,15 @@ class MemoryForecast:
     """Whether the bucket is there between the backward pass and the step: at stage 3. At the others
     it is let go of before the last gradients are kept."""
 
+    gradients_let_go: int = 0
+    """How much of the gradients other ranks step by: at stage 1 it is there until all have been
+    exchanged."""
+
     @property
     def held(self) -> int:
         """Return what is there once the gradients are, without what comes and goes before."""
-        return self.total - self.bucket * (not self.is_bucket_kept)
+        passing = self.bucket * (not self.is_bucket_kept) + self.gradients_let_go
+        return self.total - passing
 
     @property
     def total(self) -> int:
@@ -81,6 +86,7 @@ def forecast_memory(
         offloaded=offloaded,
         snapshot=per_kept * part(num_trained, 1),
         is_bucket_kept=stage == 3,
+        gradients_let_go=size * (num_trained - part(num_trained, 1)) * (stage == 1),
     )
 
 

@@ -64,6 +64,19 @@ def test_buckets_are_as_large_as_the_model_within_a_limit() -> None:
     assert zero["reduce_bucket_size"] == 400
 
 
+def test_one_rank_alone_leaves_gradients_and_linear_layers_as_they_are() -> None:
+    for changes, num_ranks, is_gathered in (
+        ({}, 1, False),
+        ({}, 2, True),
+        ({"precision": "bf16"}, 1, True),
+        ({"offload_optimizer": True}, 1, True),
+    ):
+        config = TrainConfig(zero_stage=3, **changes)
+        zero = deepspeed_config(config, num_ranks=num_ranks)["zero_optimization"]
+        assert zero["contiguous_gradients"] is is_gathered, changes
+        assert ("memory_efficient_linear" in zero) is (num_ranks == 1), changes
+
+
 def test_communication_overlaps_between_gpus_alone() -> None:
     for device, num_ranks, overlaps in (("cpu", 2, False), ("cuda", 1, False), ("cuda", 2, True)):
         found = deepspeed_config(TrainConfig(), num_ranks=num_ranks, device_type=device)

@@ -31,6 +31,24 @@ def test_float32_takes_a_copy_more_wherever_something_is_shared_out(num_ranks: i
         assert states(config, num_ranks) == wanted
 
 
+def test_a_rank_holds_the_gradients_that_it_steps_by_once_they_are_exchanged() -> None:
+    kept = {
+        stage: forecast_memory(TrainConfig(zero_stage=stage), num_trained=P, num_ranks=4).held
+        for stage in (1, 2)
+    }
+    assert kept == {1: 8 * P, 2: 8 * P}
+
+
+def test_one_rank_alone_has_a_bucket_where_it_cannot_do_without() -> None:
+    plain, offloaded, half = (
+        TrainConfig(),
+        TrainConfig(offload_optimizer=True),
+        TrainConfig(precision="bf16"),
+    )
+    found = [forecast_memory(one, num_trained=P).bucket for one in (plain, offloaded, half)]
+    assert found == [0, 4 * P, 2 * P]
+
+
 def test_frozen_weights_have_no_gradient_and_no_moments() -> None:
     config = TrainConfig(zero_stage=0)
     found = forecast_memory(config, num_trained=P, num_frozen=10 * P, num_ranks=2)

@@ -82,7 +82,7 @@ def loading(num_samples: int) -> list[Row]:
 def seek(num_samples: int) -> list[Row]:
     """Return seconds until the first batch, at 90 % of an epoch and at 1 % of it."""
     with tempfile.TemporaryDirectory(dir=shared_memory()) as directory:
-        inputs = _write(Path(directory), num_samples, times=TIMES_LONGER)
+        inputs = write_dataset(Path(directory), num_samples, times=TIMES_LONGER)
         dataset = LOADER.open(inputs)
         num_steps = dataset.num_steps("train", global_batch_size=BATCH)
         next(_batches(dataset, 0))  # the order of the split is made once
@@ -118,7 +118,7 @@ class Loading:
     def __init__(self, directory: Path, num_samples: int) -> None:
         import webdataset
 
-        inputs = _write(directory, num_samples)
+        inputs = write_dataset(directory, num_samples)
         self.here = LOADER.open(inputs)
         self.there = replace(LOADER, workers=1).open(inputs)
         self.num = num_samples // BATCH * BATCH
@@ -212,7 +212,7 @@ def _batches(dataset: OpenMultimodal, epoch: int, first_step: int = 0) -> Any:
     )
 
 
-def _write(directory: Path, num_samples: int, *, times: int = 1) -> Inputs:
+def write_dataset(directory: Path, num_samples: int, *, times: int = 1) -> Inputs:
     """Write a dataset whose table names every sample so many times, and a tokenizer."""
     noise = np.random.default_rng(3).normal(0, 4, (2 * SIDE, 2 * SIDE, 3)).astype(np.int16)
     stored: list[StoredSample] = []
