@@ -30,7 +30,7 @@ class TrainWork:
     (the clock, apart from what can be repeated).
     """
 
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
 
     model: ModelConfig
     train: TrainConfig
