@@ -1,6 +1,7 @@
 """Recipes over every kind of source: to shards, and on with what is new."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tars import make_tar
 from web_server import Answer, WebServer, web_server
 
 from mmcore import storage
+from mmcore.core.reading import _Asking
 from mmcore.core.rows import read_rows
 from mmcore.core.runner import Run, StepResult
 from mmcore.errors import ConfigError
@@ -165,16 +167,22 @@ def test_every_kind_of_storage_is_a_source_and_is_read_once(
     write(local, t__a_tar=a_tar(0), t__b_tar=a_tar(10))
     same = run(local, "{use: webdataset}", root="other")
     assert same["shard"].artifact.manifest == first["shard"].artifact.manifest
-    opened: list[str] = []
-    real = storage.open_read
-    monkeypatch.setattr(storage, "open_read", lambda url: (opened.append(url), real(url))[1])
+    asked: list[str] = []
+    real = _Asking.__init__
+
+    def noted(asking: _Asking, decoder: Any, questions: Any, limits: Any) -> None:
+        asked.extend(re.findall(r"\w+\.tar", json.dumps(questions)))
+        real(asking, decoder, questions, limits)
+
+    # what is opened is opened in the decoder process, which is told of it
+    monkeypatch.setattr(_Asking, "__init__", noted)
     again = run(place, "{use: webdataset}")
     assert all(result.was_cached for result in again.values())
-    assert opened == []
+    assert asked == []
     write(place, t__c_tar=a_tar(20, 1))
     third = run(place, "{use: webdataset}")
     assert found(third) == 1
-    assert {url.rpartition("/")[2] for url in opened if url.endswith(".tar")} == {"c.tar"}
+    assert set(asked) == {"c.tar"}
 
 
 def test_a_folder_in_a_bucket_is_read_like_one_on_a_disk(
